@@ -24,13 +24,13 @@ def _bootstrap() -> None:
     """Install nox into `.nox/_boot` and run this file again with that interpreter."""
     boot = HERE / ".nox" / "_boot"
     python = boot / ("Scripts" if os.name == "nt" else "bin") / "python"
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file is run before anything is checked
         sys.exit(f"quasibench needs Python 3.11 or newer, this is {sys.version.split()[0]}")
     ready = python.exists() and not subprocess.run([python, "-c", "import nox"]).returncode
     if not ready:
         print("setting up nox in .nox/_boot (once)", flush=True)
         if subprocess.run([sys.executable, "-m", "venv", "--clear", boot]).returncode:
-            sys.exit("Python's venv module is missing: install it (Debian: apt install python3-venv)")
+            sys.exit("Python has no venv module: install it (Debian: apt install python3-venv)")
         install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", NOX]
         if subprocess.run(install).returncode:
             shutil.rmtree(boot)

@@ -86,6 +86,7 @@ class ModelSpec:
 
     @property
     def directions(self) -> tuple[str, ...]:
+        """Words of parameter names: ("fwd",) or ("fwd", "rev")."""
         return ("fwd", "rev") if self.bidirectional else ("fwd",)
 
     @property
@@ -170,7 +171,7 @@ class Work:
         for name in ("dy", "target"):
             value = getattr(self, name)
             if value is not None and value.shape[:2] != (steps, batch):
-                raise SpecError(f"{name} has shape {value.shape}: it must begin with {steps, batch}")
+                raise SpecError(f"{name} has shape {value.shape}: give [{steps}, {batch}, ...]")
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""How it is asked and measured: profiles, plan, workers, gate, clock, statistics, reports."""

@@ -1,0 +1,125 @@
+"""An arm: one contender in a sitting, its worker and what is known of it so far."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.grid import Contender
+from harness.process import Reply, Worker, WorkerFailure
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds after which a worker counts as hanging and is killed.
+
+    Attributes:
+        hello_s: start and import of the frameworks.
+        prepare_s: loading, compiling and the gate.
+        block_s: one turn, beyond twenty times the time it was expected to take.
+    """
+
+    hello_s: float = 180.0
+    prepare_s: float = 300.0
+    block_s: float = 60.0
+
+
+@dataclass
+class Arm:
+    """One contender in a sitting: its worker, and what is known of it so far.
+
+    Attributes:
+        columns: columns of its row from the worker's answers.
+        wall, cpu: nanoseconds per call, one list per round.
+        turns: raw records of its turns for the samples file.
+    """
+
+    contender: Contender
+    worker: Worker | None
+    columns: dict[str, Any] = field(default_factory=dict)
+    status: str = "ok"
+    error_type: str | None = None
+    reason: str | None = None
+    warm: list[float] = field(default_factory=list)
+    warm_s: float = 0.0
+    steady: bool = False
+    inner: int = 1
+    wall: list[list[float]] = field(default_factory=list)
+    cpu: list[list[float]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """False once it has failed."""
+        return self.status == "ok"
+
+    @property
+    def call_ns(self) -> float:
+        """One call's time as seen lately."""
+        return statistics.median(self.warm[-10:])
+
+    @property
+    def present(self) -> Worker:
+        """The worker of an arm that takes part.
+
+        Raises:
+            RuntimeError: it has none; a made-up arm cannot be asked.
+        """
+        if self.worker is None:
+            raise RuntimeError(f"{self.contender.name} has no worker to ask")
+        return self.worker
+
+    def fail(self, failure: WorkerFailure) -> None:
+        """Take the arm out of the sitting; the others go on without it."""
+        self.status, self.error_type = failure.status, failure.error_type
+        self.reason = failure.reason
+        self.columns |= failure.details
+        self.wall, self.cpu, self.turns = [], [], []
+        if failure.fatal and self.worker is not None:
+            self.worker.kill()
+
+    def ask(self, command: str, timeout: float, finish: bool = False, **arguments: Any) -> Reply:
+        """Ask the worker; a failure takes the arm out and gives an empty answer."""
+        try:
+            return self.present.call(command, timeout, finish, **arguments)
+        except WorkerFailure as failure:
+            self.fail(failure)
+            return {}
+
+
+def live(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms that are still in the sitting."""
+    return [arm for arm in arms if arm.ok]
+
+
+def references(arms: Sequence[Arm], baseline: str) -> list[tuple[Arm, Arm]]:
+    """(reference, arm) pairs whose ratios the sitting is about, among the live arms.
+
+    Every arm against the baseline, and every twin with its own original.
+    """
+    base = choose_baseline(arms, baseline)
+    pairs = []
+    for arm in live(arms):
+        if arm.contender.twin:
+            own = [a for a in live(arms) if a.contender == Contender(arm.contender.impl)]
+            pairs += [(original, arm) for original in own]
+        elif base is not None and arm is not base:
+            pairs.append((base, arm))
+    return pairs
+
+
+def choose_baseline(arms: Sequence[Arm], baseline: str) -> Arm | None:
+    """The fixed baseline, or with "auto" the faster of the LSTMs that passed the gate."""
+    names = ("lstm_torch", "lstm_jax") if baseline == "auto" else (baseline,)
+    able = [
+        arm
+        for arm in live(arms)
+        if arm.contender.impl in names and not arm.contender.twin and (arm.wall or arm.warm)
+    ]
+    return min(able, key=_median_call, default=None)
+
+
+def _median_call(arm: Arm) -> float:
+    return statistics.median([ns for one in arm.wall for ns in one] or arm.warm)

@@ -1,0 +1,154 @@
+"""The command `quasibench`: list, doctor, plan, speed, check, report, run.
+
+Bad input ends in one line on stderr and exit code 2, Ctrl-C in 130, a run whose pages or checks
+failed in 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import UsageError
+from impls import BrokenImplementation, UnknownImplementation
+from impls.contract import SpecError
+
+app = typer.Typer(
+    name="quasibench",
+    help="Quasi-recurrent neural networks: proved against a float64 oracle, then timed.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ProfileName = Annotated[
+    str, typer.Argument(help="a profile's name (default, smoke, paper, aa) or a TOML file")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="folder of the recorded rows")]
+Budget = Annotated[str | None, typer.Option("--budget", help="time to use, e.g. 90s, 4.5m, 2h")]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", help="keep only points with field=value (repeatable)")
+]
+Repair = Annotated[bool, typer.Option("--repair", help="set a torn last line aside and go on")]
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the implementations: what they support, what is missing and how to get it."""
+    from harness.catalogue import show
+
+    show()
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine offers and what is missing."""
+    from harness.doctor import show
+
+    show()
+
+
+@app.command()
+def plan(
+    profile: ProfileName = "default", out: Out = None, budget: Budget = None, only: Only = None
+) -> None:
+    """Print the cells of a profile, their number and a time estimate; measure nothing."""
+    from harness.pipeline import show_plan
+
+    show_plan(profile, out, budget, only or [])
+
+
+@app.command()
+def speed(
+    profile: ProfileName = "default",
+    out: Out = None,
+    budget: Budget = None,
+    only: Only = None,
+    repair: Repair = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan only")] = False,
+) -> None:
+    """Measure the speed grid of a profile; resumes what an earlier run left."""
+    from harness.pipeline import run_profile, show_plan
+
+    if dry_run:
+        show_plan(profile, out, budget, only or [])
+        return
+    raise typer.Exit(run_profile(profile, out, budget, only or [], repair=repair, parts=("speed",)))
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="implementation to check, see `quasibench list`")],
+    dtype: Annotated[list[str] | None, typer.Option("--dtype", help="float32, ...")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
+    cases: Annotated[str, typer.Option("--cases", help="quick, covering or full")] = "covering",
+    jsonl: Annotated[Path | None, typer.Option("--jsonl", help="also append the rows here")] = None,
+) -> None:
+    """Prove one implementation against the oracle and name every claim that fails."""
+    from harness.equivalence import check_one
+
+    raise typer.Exit(check_one(name, dtype or [], device, cases, jsonl))
+
+
+@app.command()
+def report(
+    profile: ProfileName = "default",
+    out: Out = None,
+    html: Annotated[Path | None, typer.Option("--html", help="folder of the pages")] = None,
+) -> None:
+    """Render the recorded rows of a profile to HTML."""
+    from harness.pipeline import render_pages
+
+    raise typer.Exit(render_pages(profile, out, html))
+
+
+@app.command()
+def run(
+    profile: ProfileName = "default",
+    profile_option: Annotated[
+        str | None, typer.Option("--profile", help="the same as the argument")
+    ] = None,
+    out: Out = None,
+    budget: Budget = None,
+    only: Only = None,
+    html: Annotated[Path | None, typer.Option("--html", help="folder of the pages")] = None,
+    repair: Repair = False,
+) -> None:
+    """Do all of a profile: checks, speed grid, pages. Resumes what an earlier run left."""
+    from harness.pipeline import render_pages, run_profile
+
+    profile = profile_option or profile
+    parts = ("equivalence", "speed")
+    code = run_profile(profile, out, budget, only or [], repair=repair, parts=parts)
+    if code != 130:
+        code = max(code, render_pages(profile, out, html))
+    raise typer.Exit(code)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code instead of showing a traceback for bad input."""
+    words = sys.argv[1:] if args is None else args
+    try:
+        code = app(args=words or ["--help"], standalone_mode=False, prog_name="quasibench")
+    except (UsageError, SpecError, UnknownImplementation, BrokenImplementation) as error:
+        return _complain(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("quasibench: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `quasibench list | head`
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        # typer brings a click of its own in newer releases, so its usage errors are known by shape
+        if not hasattr(error, "format_message"):
+            raise
+        return _complain(error.format_message())
+    return code if isinstance(code, int) else 0
+
+
+def _complain(text: str) -> int:
+    print(f"quasibench: {' '.join(text.split())}", file=sys.stderr)
+    return 2

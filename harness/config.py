@@ -1,0 +1,232 @@
+"""Profiles: the TOML files that say which grid to measure, in how much time."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import checked, grid
+from harness.checked import known_keys, parse_duration
+from harness.errors import UsageError, nearest
+from impls.contract import (
+    DTYPES,
+    KINDS,
+    POOLINGS,
+    ZONEOUT_EVALS,
+    ZONEOUT_MODES,
+    ModelSpec,
+    SpecError,
+)
+
+OVERHEAD_S = {"worker start": 12.0, "ceilings": 8.0, "equivalence checks": 25.0, "report": 30.0}
+"""Seconds that are kept for what is not a sitting, where a profile gives no `overhead`."""
+MIN_ROUNDS = 7
+WORDS: dict[str, tuple[str, ...]] = {
+    "kind": KINDS,
+    "device": ("cpu", "cuda"),
+    "dtype": DTYPES,
+    "pooling": POOLINGS,
+    "zoneout_mode": ZONEOUT_MODES,
+    "zoneout_eval": ZONEOUT_EVALS,
+}
+"""Axes whose values are words."""
+NEEDED = ("kind", "batch", "steps")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One validated profile; the words are those of its TOML file.
+
+    Attributes:
+        budget_s: seconds for everything, equivalence checks and report included.
+        threads: thread budget of every contender, or "all" cores.
+        baseline: "auto" (the fastest LSTM of the cell) or an implementation's name.
+        contenders: "all" or names of implementations.
+        twins: who gets an A/A twin, the "baseline" or "all".
+        repeats: sittings per grid point.
+        compile: whether compiled modes are measured too; no implementation has one yet.
+        grids: axis name -> values; a grid is the product of its axes.
+        target_halfwidth: a sitting may stop when the 95 % interval of every log ratio is
+            narrower than this on each side.
+        checks: dtypes of the equivalence checks; empty means those of the grid.
+        overhead_s: the part of the budget that is not measuring: worker starts, ceilings,
+            equivalence checks, report.
+    """
+
+    name: str
+    about: str
+    budget_s: float
+    threads: int | Literal["all"]
+    baseline: str
+    contenders: tuple[str, ...] | Literal["all"]
+    twins: Literal["baseline", "all"]
+    repeats: int
+    compile: bool
+    grids: tuple[dict[str, list[Any]], ...]
+    min_rounds: int = MIN_ROUNDS
+    target_halfwidth: float = 0.01
+    max_rounds: int = 300
+    seed: int = 1
+    checks: tuple[str, ...] = ()
+    overhead_s: float = sum(OVERHEAD_S.values())
+
+    def overhead_of(self, *parts: str) -> float:
+        """Seconds of `overhead_s` that are kept for some of its parts, the keys of OVERHEAD_S."""
+        whole = sum(OVERHEAD_S.values())
+        return self.overhead_s * sum(OVERHEAD_S[part] for part in parts) / whole
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package, sorted."""
+    folder = files("harness").joinpath("configs")
+    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """A validated profile, by the name of a packaged one or by the path of a .toml file.
+
+    Raises:
+        UsageError: no such profile, or anything in it that is not understood.
+    """
+    given = str(name_or_path)
+    if given.endswith(".toml"):
+        path = Path(given)
+        text, name = _read(path, given), path.stem
+    elif given in profile_names():
+        text = files("harness").joinpath("configs", f"{given}.toml").read_text(encoding="utf-8")
+        name, given = given, f"{given}.toml"
+    else:
+        raise UsageError(
+            f"unknown profile {given!r}{nearest(given, profile_names())} (known: "
+            f"{', '.join(profile_names())}; or the path of a .toml file)"
+        )
+    try:
+        return parse(text, name)
+    except UsageError as error:
+        raise UsageError(f"{given}: {error}") from None
+
+
+def parse(text: str, name: str) -> Profile:
+    """The profile of a TOML text.
+
+    Raises:
+        UsageError: a syntax error (with its line), an unknown key or value, two equal points.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not valid TOML: {error}") from None
+    known_keys(table, ("profile", "grid"), "file", "tables")
+    head, grids = table.get("profile"), table.get("grid")
+    if not isinstance(head, dict):
+        raise UsageError("no [profile] table: give one with at least `budget`")
+    if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
+        raise UsageError("no [[grid]] table (two brackets): give at least one")
+    checked = tuple(_axes(axes, f"[[grid]] {n}") for n, axes in enumerate(grids, 1))
+    profile = Profile(name=name, grids=checked, **_head(head))
+    try:
+        grid.points(profile, threads=1)
+    except SpecError as error:
+        raise UsageError(str(error)) from None
+    return profile
+
+
+def _read(path: Path, given: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(profile_names())
+        raise UsageError(f"{given}: no such file (packaged profiles: {known})") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{given}: not UTF-8 text, see byte {error.start}") from None
+    except OSError as error:
+        raise UsageError(f"{given}: cannot be read: {error.strerror}") from None
+
+
+def _head(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The [profile] table as arguments of Profile; keys not given keep their defaults."""
+    known_keys(table, tuple(_HEAD), "[profile]", "keys")
+    if "budget" not in table:
+        raise UsageError('[profile]: no `budget`: give one such as "4.5m"')
+    try:
+        return _fitting(_DEFAULTS | {key: _HEAD[key](key, table[key]) for key in table})
+    except UsageError as error:
+        raise UsageError(f"[profile] {error}") from None
+
+
+def _fitting(head: dict[str, Any]) -> dict[str, Any]:
+    """What one key must know of another one."""
+    chosen, baseline = head["contenders"], head["baseline"]
+    if chosen != "all" and baseline != "auto" and baseline not in chosen:
+        raise UsageError(f"baseline = {baseline!r} is not among the contenders: add it there")
+    if head.get("max_rounds", Profile.max_rounds) < head.get("min_rounds", MIN_ROUNDS):
+        raise UsageError(f"max_rounds = {head['max_rounds']}: less than min_rounds")
+    head["budget_s"] = head.pop("budget")
+    if "overhead" in head:
+        head["overhead_s"] = head.pop("overhead")
+    return head
+
+
+_HEAD: dict[str, Callable[[str, Any], Any]] = {
+    "about": checked.line,
+    "budget": lambda key, value: parse_duration(value, key),
+    "overhead": lambda key, value: parse_duration(value, key),
+    "threads": checked.threads,
+    "baseline": lambda key, value: checked.implementation(key, value, ("auto",)),
+    "contenders": checked.contenders,
+    "twins": lambda key, value: checked.one_of(key, value, ("baseline", "all")),
+    "repeats": checked.whole,
+    "compile": checked.not_yet,
+    "min_rounds": lambda key, value: checked.whole(key, value, MIN_ROUNDS),
+    "max_rounds": lambda key, value: checked.whole(key, value, MIN_ROUNDS),
+    "target_halfwidth": lambda key, value: checked.fraction(key, value, zero=False),
+    "checks": lambda key, value: tuple(checked.words(key, value, DTYPES)),
+    "seed": lambda key, value: checked.whole(key, value, 0),
+}
+_DEFAULTS = {
+    "about": "",
+    "threads": "all",
+    "baseline": "auto",
+    "contenders": "all",
+    "twins": "baseline",
+    "repeats": 1,
+    "compile": False,
+}
+
+
+def _axes(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+    """One [[grid]] table with every value checked and every scalar made a list."""
+    if "family" in table:
+        raise UsageError(
+            f"{where}: 'family' is no axis, every implementation brings its own: choose with "
+            "`contenders` in [profile]"
+        )
+    known_keys(table, grid.AXES, where, "axes")
+    for key in NEEDED:
+        if key not in table:
+            raise UsageError(f"{where}: no `{key}`: give a value or a list of values")
+    out = {}
+    for key, given in table.items():
+        values = given if isinstance(given, list) else [given]
+        if not values:
+            raise UsageError(f"{where}: {key} = []: give at least one value")
+        try:
+            out[key] = [_value(key, value) for value in values]
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+    return out
+
+
+def _value(key: str, value: Any) -> Any:
+    if key in WORDS:
+        return checked.one_of(key, value, WORDS[key])
+    usual = getattr(ModelSpec, key, False if key == "ragged" else 1)
+    if isinstance(usual, bool):
+        return checked.flag(key, value)
+    if isinstance(usual, float):
+        return checked.fraction(key, value, zero=True)
+    return checked.whole(key, value)

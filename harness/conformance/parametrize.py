@@ -1,0 +1,89 @@
+"""The conformance suite as a pytest decorator, for this project's tests and for anybody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import impls
+from harness.conformance.cases import Case, covering_set
+from harness.conformance.check import Check, Measured
+from harness.conformance.runner import pairs
+from impls.contract import KINDS, Implementation, Placement
+
+
+@dataclass(frozen=True)
+class BoundCheck:
+    """One check of one implementation on one case; call it without arguments."""
+
+    check: Check
+    card: Implementation
+    placement: Placement
+    case: Case
+
+    @property
+    def id(self) -> str:
+        """E.g. "torch_eager-float32-fo-2-causality"."""
+        return f"{self.card.name}-{self.placement.dtype}-{self.case.name}-{self.check.name}"
+
+    def __call__(self) -> Measured:
+        """Raise ConformanceError where the claim does not hold."""
+        return self.check(self.card, self.placement, self.case)
+
+
+def parametrize_with_checks(
+    names_or_cards: Iterable[str | Implementation] | None = None,
+    cases: Iterable[Case] | None = None,
+    dtypes: Iterable[str] = ("float32", "float64"),
+    device: str = "cpu",
+    kinds: Iterable[str] = KINDS,
+    expected_failures: Mapping[str, str] | None = None,
+) -> Any:
+    """A pytest decorator that hands a test every supported check as its argument `check`.
+
+        @parametrize_with_checks(["my_impl"])
+        def test_conformance(check):
+            check()
+
+    Args:
+        names_or_cards: implementations; all registered ones where it is None.
+        cases: `covering_set()` where it is None.
+        dtypes: only those that a card supports are collected.
+        device: "cpu" or "cuda".
+        kinds: the kinds of Work that the implementations offer; checks that need others are left
+            out.
+        expected_failures: id pattern (as in a shell) -> reason. A matching check must fail: it
+            is an xfail with strict=True.
+
+    Raises:
+        ValueError: a pattern that matches nothing.
+    """
+    import pytest
+
+    gaps, offered, params = dict(expected_failures or {}), set(kinds), []
+    chosen = tuple(covering_set() if cases is None else cases)
+    unused = set(gaps)
+    for given in impls.names() if names_or_cards is None else names_or_cards:
+        card = impls.get(given) if isinstance(given, str) else given
+        lacking = impls.missing(card)
+        if lacking is not None:
+            mark = pytest.mark.skip(reason=lacking)
+            params.append(pytest.param(None, id=f"{card.name}-missing", marks=mark))
+            unused -= {pattern for pattern in gaps if pattern.startswith(card.name)}
+            continue
+        for placement, case, check, reason in pairs(card, dtypes, chosen, device):
+            if reason is not None or not offered.issuperset(check.kinds):
+                continue
+            bound = BoundCheck(check, card, placement, case)
+            known = [pattern for pattern in gaps if fnmatchcase(bound.id, pattern)]
+            unused -= set(known)
+            marks = [pytest.mark.xfail(strict=True, reason=gaps[p]) for p in known]
+            params.append(pytest.param(bound, id=bound.id, marks=marks))
+    if unused:
+        raise ValueError(
+            f"expected_failures names {', '.join(sorted(unused))}, which matches no check; "
+            "remove it or correct the pattern (id: impl-dtype-case-check)"
+        )
+    return pytest.mark.parametrize("check", params)

@@ -1,0 +1,28 @@
+"""How far a result may lie from the float64 oracle: one table for values, one for gradients.
+
+Errors are relative Frobenius norms, ||given - expected|| / ||expected||, of one named array.
+Nothing in the project loosens these numbers: no environment variable, no argument, no case.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+VALUES = MappingProxyType({"float32": 2e-6, "bfloat16": 6e-3, "float64": 1e-12})
+"""Outputs and states against the oracle, and one run against another of the same layer."""
+
+GRADIENTS = MappingProxyType({"float32": 2e-6, "bfloat16": 6e-3, "float64": 1e-12})
+"""Every gradient against the oracle's."""
+
+DIFFERENCE_STEP = MappingProxyType({"float32": 3e-2, "float64": 1e-4})
+"""Step of the central differences, along a direction of length 1."""
+
+DIFFERENCES = MappingProxyType({"float32": 2e-2, "float64": 1e-6})
+"""Gradients of a family without an oracle against central differences of its own outputs.
+
+The error is |difference - <gradient, v>| over the size that <gradient, v> has for a random unit
+direction v, which is ||gradient|| / sqrt(entries). With a step e the truncation is of order e^2
+and the rounding of order eps / e: 1e-8 and 1e-12 in float64; 1e-3 and 4e-6 in float32, where the
+outputs' own rounding errors add up over the sum that makes the loss. The bounds leave a factor of
+about 20 above these orders.
+"""

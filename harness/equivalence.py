@@ -1,0 +1,184 @@
+"""Running the conformance checks: one implementation by hand, or all of them into a run folder.
+
+Each implementation is checked in a process of its own, so that a crash in native code costs only
+its own remaining rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+import impls
+from harness.errors import UsageError, nearest
+from harness.stop import InterruptError, Stop
+from impls.contract import DTYPES, Placement
+
+CASE_SETS = {"quick": "quick_set", "covering": "covering_set", "full": "full_product"}
+"""Words of the command and the functions of harness.conformance that give the cases."""
+TIMEOUT_S = {"quick": 180.0, "covering": 900.0, "full": 6 * 3600.0}
+Row = dict[str, object]
+
+
+def _validate(dtypes: Iterable[str], cases: str) -> None:
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            hint = nearest(dtype, DTYPES)
+            raise UsageError(f"unknown dtype {dtype!r}{hint} (allowed: {', '.join(DTYPES)})")
+    if cases not in CASE_SETS:
+        hint = nearest(cases, CASE_SETS)
+        raise UsageError(f"unknown cases {cases!r}{hint} (allowed: {', '.join(CASE_SETS)})")
+
+
+def check_one(
+    name: str, dtypes: list[str], device: str, cases: str, jsonl: Path | None = None
+) -> int:
+    """Check one implementation, print each claim; returns 0, or 1 when a claim failed.
+
+    Raises:
+        UsageError: unknown dtype or cases, or the implementation's framework is missing.
+    """
+    _validate(dtypes, cases)
+    Placement(device)
+    card = impls.get(name)
+    if problem := impls.missing(card):
+        raise UsageError(f"{name} cannot be checked here: {problem}")
+    from harness import conformance
+
+    chosen = getattr(conformance, CASE_SETS[cases])()
+    console = Console(highlight=False)
+    counts = {"passed": 0, "failed": 0}
+    failures: list[Row] = []
+    for row in conformance.run_checks(card, dtypes or DTYPES, chosen, device):
+        if jsonl is not None:
+            _append(jsonl, row)
+        status = str(row["status"])
+        counts[status] = counts.get(status, 0) + 1
+        if status == "failed":
+            failures.append(row)
+        _print(console, row)
+    for row in failures:
+        console.print(f"FAILED {name}: {row['claim']}", markup=False)
+        console.print(f"  {row['dtype']}, {row['spec']}: {row['message']}", markup=False)
+    words = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status != "failed")
+    console.print(f"{name}: {words}", markup=False)
+    return 1 if failures else 0
+
+
+def _print(console: Console, row: Row) -> None:
+    error, tolerance = row.get("error"), row.get("tolerance")
+    figures = f"{error:.1e} <= {tolerance:.1e}" if error is not None and tolerance else ""
+    colour = {"passed": "green", "failed": "red"}.get(str(row["status"]), "dim")
+    console.print(
+        f"[{colour}]{row['status']:<11}[/] {row['dtype']:<9} {row['check']:<36} {figures}"
+    )
+
+
+def _append(path: Path, row: Row) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, sort_keys=True) + "\n")
+
+
+def check_all(
+    names: Iterable[str],
+    dtypes: Iterable[str],
+    log_dir: Path,
+    stop: Stop,
+    cases: str = "quick",
+    at_once: int = 2,
+) -> Iterator[tuple[str, list[Row]]]:
+    """Check several implementations, `at_once` of them side by side; yields (name, its rows).
+
+    An implementation that is missing gets one row "missing"; one whose process dies gets its
+    rows so far and one failed row that says how it ended.
+
+    Raises:
+        InterruptError: the user asked to stop; what was not yielded is not recorded.
+    """
+    waiting: list[str] = []
+    for name in names:
+        try:
+            problem, status = impls.missing(impls.get(name)), "missing"
+        except impls.BrokenImplementation as error:
+            problem, status = str(error), "failed"
+        if problem:
+            yield name, [_stand_in(name, status, problem)]
+        else:
+            waiting.append(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        try:
+            while waiting or running:
+                if stop.requested:
+                    raise InterruptError
+                while waiting and len(running) < at_once:
+                    name = waiting.pop(0)
+                    running[name] = (_spawn(name, cases, dtypes, Path(scratch), log_dir), _now())
+                for name in _ended(running, TIMEOUT_S[cases]):
+                    process, _ = running.pop(name)
+                    yield name, _rows_of(name, process.returncode, Path(scratch))
+        finally:
+            for process, _ in running.values():
+                process.kill()
+                process.wait()
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+def _spawn(
+    name: str, cases: str, dtypes: Iterable[str], scratch: Path, log_dir: Path
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "harness", "check", name, "--cases", cases,
+               "--jsonl", str(scratch / f"{name}.jsonl")]  # fmt: skip
+    command += [word for dtype in dtypes for word in ("--dtype", dtype)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    with (log_dir / f"check-{name}.log").open("wb") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def _ended(
+    running: Mapping[str, tuple[subprocess.Popen[bytes], float]], timeout_s: float
+) -> list[str]:
+    """Names of the processes that have ended; waits a moment, kills those out of time."""
+    for process, started in running.values():
+        if _now() - started > timeout_s:
+            process.kill()
+    first = next(iter(running.values()))[0]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        first.wait(timeout=0.1)
+    return [name for name, (process, _) in running.items() if process.poll() is not None]
+
+
+def _rows_of(name: str, code: int, scratch: Path) -> list[Row]:
+    path = scratch / f"{name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if code not in (0, 1) or not rows:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        rows.append(_stand_in(name, "failed", f"the checking process ended with {how}"))
+    return rows
+
+
+def _stand_in(name: str, status: str, message: str) -> Row:
+    """The row of an implementation that could not be checked to the end."""
+    try:
+        family: str | None = impls.get(name).family
+    except impls.BrokenImplementation:
+        family = None
+    blank = dict.fromkeys(("check", "spec", "quantity", "error", "tolerance", "seconds"))
+    return {"schema_version": 1, "record": "equivalence", "impl": name, "family": family,
+            "dtype": None, **blank, "claim": "the checks run to their end", "status": status,
+            "message": message}  # fmt: skip

@@ -1,0 +1,164 @@
+"""A run folder to HTML pages: one per notebook, and an index with the verdict."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import paths
+from harness.errors import UsageError, nearest
+
+NOTEBOOKS = ("speed", "equivalence")
+"""Pages in the order of the navigation; a further notebook in the folder follows them."""
+
+ABOUT = {
+    "speed": "Speedup to the LSTM per batch and length, distance to the machine's floor, samples.",
+    "equivalence": "Every implementation against the float64 oracle: errors, claims, failures.",
+}
+PAGE_LIMIT = 1_500_000
+"""Bytes of one page; a larger one is written, and reported as failed."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A rendered page: its file's stem, its title, and what failed in it (None: nothing)."""
+
+    name: str
+    title: str
+    about: str
+    failed: str | None
+
+
+class ReportFailedError(Exception):
+    """The pages are written, but some are incomplete.
+
+    Attributes:
+        index: path of index.html, whose banner says the same.
+        pages: the incomplete ones.
+    """
+
+    def __init__(self, index: Path, pages: Sequence[Page]) -> None:
+        self.index, self.pages = index, tuple(pages)
+        words = "; ".join(f"{page.name}.html is incomplete ({page.failed})" for page in pages)
+        super().__init__(f"{words}; the rest is in {index}")
+
+
+def source_folder() -> Path:
+    """Folder of notebooks and template: `reports/` in a checkout, `harness/_reports` installed.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    package = Path(harness.__file__).resolve().parent
+    for folder in (package.parent / "reports", package / "_reports"):
+        if (folder / "template" / "conf.json").is_file():
+            return folder
+    raise UsageError(f"no report notebooks: neither reports/ nor {package.name}/_reports is there")
+
+
+def render(
+    folder: str | Path, out: str | Path | None = None, notebooks: Sequence[str] | None = None
+) -> Path:
+    """Render a run folder's pages and their index.
+
+    Args:
+        folder: a run folder, only read.
+        out: folder of the pages, made if absent; None = `harness.paths.html_folder()`.
+        notebooks: names such as "speed", or paths of further notebooks with a `run_dir`
+            parameter; None = all of the source folder.
+
+    Returns:
+        path of index.html.
+
+    Raises:
+        UsageError: not a run folder, an unknown notebook, or the extra `report` is missing.
+        ReportFailedError: a notebook failed; all pages are written, with a banner in its place.
+    """
+    _check_installed()
+    from harness import results
+
+    folder = Path(folder).resolve()
+    manifest = results.load_manifest(folder)
+    sources = source_folder()
+    files = _chosen(sources, notebooks)
+    out = Path(out) if out is not None else paths.html_folder()
+    out.mkdir(parents=True, exist_ok=True)
+    names = [file.stem for file in files]
+    pages = [_page(file, names, folder, sources, out) for file in files]
+    index = out / "index.html"
+    index.write_text(_index(sources, folder, manifest, pages), encoding="utf-8")
+    failed = [page for page in pages if page.failed]
+    if failed:
+        raise ReportFailedError(index, failed)
+    return index
+
+
+def _check_installed() -> None:
+    try:
+        import ipykernel  # noqa: F401
+        import nbconvert  # noqa: F401
+        import papermill  # noqa: F401
+        import seaborn  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"rendering pages needs {error.name}, which is not installed; "
+            'run: pip install "quasibench[report]"'
+        ) from None
+
+
+def _chosen(sources: Path, notebooks: Sequence[str] | None) -> list[Path]:
+    """Files of the wanted notebooks."""
+    found = {path.stem: path for path in sorted(sources.glob("*.ipynb"))}
+    if notebooks is None:
+        order = [*NOTEBOOKS, *(name for name in found if name not in NOTEBOOKS)]
+        return [found[name] for name in order if name in found]
+    files = []
+    for name in notebooks:
+        path = found.get(name, Path(name))
+        if path.suffix != ".ipynb" or not path.is_file():
+            hint = nearest(name, found)
+            raise UsageError(f"no notebook {name!r}{hint} (there are {', '.join(found)})")
+        files.append(path)
+    return files
+
+
+def _page(file: Path, names: list[str], folder: Path, sources: Path, out: Path) -> Page:
+    """Execute and write one page; a failing notebook gives an incomplete one."""
+    from harness import render as renderer
+
+    with tempfile.TemporaryDirectory(prefix="quasibench-report-") as scratch:
+        parameters = {"run_dir": str(folder)}
+        executed, failed = renderer.execute(file, parameters, Path(scratch))
+    title = executed.metadata.get("title", file.stem)
+    html = renderer.to_html(executed, sources, title, file.stem, names, failed)
+    html = html.replace(str(folder), folder.name)
+    (out / f"{file.stem}.html").write_text(html, encoding="utf-8")
+    size = len(html.encode())
+    if failed is None and size > PAGE_LIMIT:
+        failed = f"{size / 1e6:.1f} MB, allowed are {PAGE_LIMIT / 1e6:.1f}"
+    return Page(file.stem, title, ABOUT.get(file.stem, ""), failed)
+
+
+def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Page]) -> str:
+    """The index page: verdict, status, proofs, machine, command."""
+    from jinja2 import Environment, FileSystemLoader
+
+    from harness import facts, results, summary
+
+    rows, checks = results.load(folder), results.load_equivalence(folder)
+    environment = Environment(loader=FileSystemLoader(sources), autoescape=True)
+    return environment.get_template("index.html.j2").render(
+        style=(sources / "template" / "style.css").read_text(encoding="utf-8"),
+        profile=manifest.get("profile", folder.name),
+        speed=summary.verdict(rows),
+        strip=facts.strip(rows, manifest),
+        proof=facts.proof(checks),
+        notes=rows.attrs["notes"] + checks.attrs["notes"],
+        pages=pages,
+        machine=facts.machine(manifest),
+        command=facts.command(manifest),
+    )

@@ -1,0 +1,218 @@
+"""Read a run folder back as tables: the only door through which notebooks see results.
+
+The folder's files are described in docs/protocol.md; nothing here writes, times or imports a
+framework. A torn last line (a run that was killed while it wrote) is left out with a note in
+`DataFrame.attrs["notes"]`; no reader ever changes a file.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import files, store
+from harness.errors import UsageError
+from harness.files import Row
+from harness.store import SCHEMA_VERSION
+
+COLUMNS = (
+    "point_id cell_id sitting_id repeat status noisy reason impl twin framework framework_version "
+    "kind device dtype batch steps ragged family input_size hidden_size layers kernel_width "
+    "pooling threads gate_error gate_worst gate_tolerance clock rounds n median_ns ci_lo_ns "
+    "ci_hi_ns baseline speedup speedup_lo speedup_hi verdict control control_lo control_hi "
+    "tokens_per_s tflops gbps floor_s x_of_floor x_of_staged profile started_at"
+).split()
+"""Columns that a table of `load` always has, null where no row knows them."""
+
+MEASURED = (
+    "median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi control control_lo control_hi "
+    "gate_error gate_tolerance tokens_per_s tflops gbps floor_s x_of_floor x_of_staged "
+    "error tolerance seconds"
+).split()
+"""Columns of numbers, NaN where unknown, also where no row of a run knows them."""
+
+EQUIVALENCE_COLUMNS = (
+    "impl family dtype check claim spec quantity error tolerance status message seconds"
+).split()
+
+UNFINISHED = ("interrupted", "skipped")
+"""Statuses that an earlier, complete sitting of the same point outranks."""
+
+SAMPLE_COLUMNS = ["sitting_id", "cell_id", "round", "wall_ns", "cpu_ns"]
+
+PAPER_SPEEDUPS = pd.DataFrame(
+    {
+        32: [5.5, 5.5, 4.2, 3.0, 2.1, 1.4],
+        64: [8.8, 6.7, 4.5, 3.0, 1.9, 1.4],
+        128: [11.0, 7.8, 4.9, 3.0, 2.0, 1.3],
+        256: [12.4, 8.3, 4.9, 3.0, 2.0, 1.3],
+        512: [16.9, 10.8, 6.4, 3.7, 2.4, 1.3],
+    },
+    index=pd.Index([8, 16, 32, 64, 128, 256], name="batch"),
+).rename_axis(columns="steps")
+"""Bradbury et al. (arXiv 1611.01576v2), figure 4 right: speedup of inference of one 320-unit
+QRNN layer over an equal cuDNN LSTM layer on a GPU; batch down, steps across."""
+
+
+def load(folder: str | Path) -> pd.DataFrame:
+    """Rows of the newest complete sitting of every grid point, one row per cell.
+
+    Args:
+        folder: a run folder (it holds manifest.json and cells.jsonl).
+
+    Returns:
+        one row per cell with the columns of `COLUMNS` and whatever else the rows hold; times
+        in nanoseconds (`_ns`) or seconds (`_s`). A point that no complete sitting covers is
+        represented by its newest unfinished one (status "interrupted"). Remarks about the file
+        are in `.attrs["notes"]`.
+
+    Raises:
+        UsageError: not a run folder, rows of another schema, or a broken line before the last.
+    """
+    folder = Path(folder)
+    load_manifest(folder)
+    found, torn = store.read_rows(folder)
+    notes = [torn] if torn else []
+    sittings = _sittings(_rows(found, folder / "cells.jsonl"))
+    if torn or (folder / "cells.torn").exists():
+        sittings = _whole(sittings, notes)
+    frame = _table(_newest(sittings), COLUMNS)
+    frame["twin"] = frame["twin"].fillna(False).astype(bool)
+    frame["noisy"] = frame["noisy"].fillna(False).astype(bool)
+    frame["repeat"] = frame["repeat"].fillna(0).astype(int)
+    frame.attrs = {"notes": notes}
+    return frame
+
+
+def load_equivalence(folder: str | Path) -> pd.DataFrame:
+    """Rows of the conformance runs, the newest of each (impl, check, dtype, spec).
+
+    Returns:
+        columns of `EQUIVALENCE_COLUMNS`; a row without a check says why an implementation could
+        not be checked at all or to the end; `error` and `tolerance` are relative Frobenius norms.
+        Empty where no conformance run was recorded.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    folder = Path(folder)
+    load_manifest(folder)
+    path = folder / "equivalence.jsonl"
+    found, torn = files.read_lines(path)
+    frame = _table(_rows(found, path), EQUIVALENCE_COLUMNS)
+    frame = frame.drop_duplicates(["impl", "check", "dtype", "spec"], keep="last")
+    # A row without a check says that the checks could not run; what came later supersedes it.
+    whole = frame["check"].isna()
+    last = frame.index.to_series().groupby(frame["impl"]).transform("max")
+    frame = frame[~whole | (frame.index == last)].reset_index(drop=True)
+    frame.attrs = {"notes": [torn] if torn else []}
+    return frame
+
+
+def load_manifest(folder: str | Path) -> dict[str, Any]:
+    """The run folder's manifest: profile, plan, machine, ceilings, versions.
+
+    Raises:
+        UsageError: not a run folder, a broken manifest, or one of another schema.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise UsageError(
+            f"{folder}: not a run folder (it has no manifest.json); give the folder that "
+            "`quasibench speed` or `quasibench run` wrote"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(manifest, dict):
+        raise UsageError(f"{path}: holds no JSON object; this is not a run folder's manifest")
+    _check_schema(manifest.get("schema_version"), path)
+    return manifest
+
+
+def load_samples(folder: str | Path, cells: Iterable[str] | None = None) -> pd.DataFrame:
+    """Median time of one call in every round, for the strips beside a cell's summary.
+
+    Args:
+        folder: a run folder.
+        cells: cell_ids to keep; None = all.
+
+    Returns:
+        columns of `SAMPLE_COLUMNS`, one row per cell and round: the medians of the round's
+        samples, nanoseconds per call on either clock. A damaged end of the file is left out.
+    """
+    wanted = None if cells is None else set(cells)
+    rows = [
+        (
+            turn["sitting_id"],
+            turn["cell_id"],
+            turn["round"],
+            statistics.median(turn["wall_ns"]),
+            statistics.median(turn["cpu_ns"]),
+        )
+        for turn in store.read_samples(folder)
+        if turn["wall_ns"] and (wanted is None or turn["cell_id"] in wanted)
+    ]
+    return pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+
+
+def _rows(found: list[Row], path: Path) -> list[Row]:
+    """The rows, once all of them are known to be of this schema."""
+    for row in found:
+        _check_schema(row.get("schema_version"), path)
+    return found
+
+
+def _check_schema(version: object, path: Path) -> None:
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; use the "
+            "version of quasibench that wrote it, or start a new run folder"
+        )
+
+
+def _sittings(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows by sitting, in the order of their writing."""
+    sittings: dict[str, list[Row]] = {}
+    for row in rows:
+        sittings.setdefault(row["sitting_id"], []).append(row)
+    return sittings
+
+
+def _whole(sittings: dict[str, list[Row]], notes: list[str]) -> dict[str, list[Row]]:
+    """The sittings without those that a torn write cut short.
+
+    Every contender leaves a row in every sitting, so one that lacks some of the others' is cut.
+    """
+    who = {key: {(r["impl"], r["twin"]) for r in rows} for key, rows in sittings.items()}
+    everyone = max(who.values(), key=len, default=set())
+    cut = [key for key, some in who.items() if some < everyone]
+    if cut:
+        notes.append(f"cells.jsonl: {len(cut)} unfinished sitting(s) left out: a write was torn")
+    return {key: rows for key, rows in sittings.items() if key not in cut}
+
+
+def _newest(sittings: dict[str, list[Row]]) -> list[Row]:
+    """Rows of one sitting per point: the last complete one in the file, else the last one."""
+    points: dict[str, list[list[Row]]] = {}
+    for rows in sittings.values():
+        points.setdefault(rows[0]["point_id"], []).append(rows)
+    chosen: list[Row] = []
+    for candidates in points.values():
+        newest_first = candidates[::-1]
+        complete = (s for s in newest_first if all(r["status"] not in UNFINISHED for r in s))
+        chosen += next(complete, newest_first[0])
+    return chosen
+
+
+def _table(rows: list[Row], columns: Iterable[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    missing = [name for name in columns if name not in frame]
+    frame = frame.reindex(columns=[*frame.columns, *missing])
+    return frame.astype({name: float for name in MEASURED if name in frame})

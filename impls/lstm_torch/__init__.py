@@ -1,0 +1,33 @@
+"""The card of lstm_torch: torch.nn.LSTM, which is oneDNN on a CPU and cuDNN on CUDA."""
+
+from __future__ import annotations
+
+from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session
+
+
+def _unsupported(spec: ModelSpec, placement: Placement) -> str | None:
+    if spec.family != "lstm":
+        return f"computes family 'lstm', not {spec.family!r}"
+    if spec.dense and spec.layers > 1:
+        return "nn.LSTM has no dense connections between its layers"
+    return None
+
+
+def _load(spec: ModelSpec, params: Arrays, placement: Placement) -> Session:
+    from impls._torch.session import NetworkSession
+    from impls.lstm_torch.network import LstmNetwork
+
+    def make(ragged: bool) -> LstmNetwork:
+        return LstmNetwork(spec, params, placement, ragged)
+
+    return NetworkSession(make, spec, placement)
+
+
+card = Implementation(
+    name="lstm_torch",
+    about="LSTM by torch.nn.LSTM: oneDNN on a CPU (packed sequences: ATen), cuDNN on CUDA",
+    requires=("torch",),
+    unsupported=_unsupported,
+    load=_load,
+    family="lstm",
+)

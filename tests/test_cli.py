@@ -1,0 +1,62 @@
+"""Bad input to the command: one clear line, exit code 2, nothing overwritten."""
+
+import pytest
+
+from harness.cli import main
+
+BAD = {
+    "unknown command": (["sped"], "sped"),
+    "unknown option": (["plan", "--budgt", "2h"], "--budgt"),
+    "unknown profile": (["plan", "defualt"], "did you mean 'default'"),
+    "unknown implementation": (["check", "torch_eagr"], "did you mean torch_eager"),
+    "unknown dtype": (["check", "torch_eager", "--dtype", "float31"], "did you mean 'float32'"),
+    "unknown cases": (["check", "torch_eager", "--cases", "quik"], "did you mean 'quick'"),
+    "unknown device": (["check", "torch_eager", "--device", "gpu"], "'cpu', 'cuda'"),
+    "unknown filter field": (["plan", "--only", "bach=8"], "did you mean 'batch'"),
+    "filter without value": (["plan", "--only", "batch"], "batch"),
+    "filter that keeps nothing": (["plan", "--only", "batch=7"], "7"),
+    "budget that is no time": (["plan", "--budget", "soon"], "soon"),
+    "report without a run": (["report", "--out", "nowhere-at-all"], "nowhere-at-all"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gives_one_line_and_exit_code_2(name, capsys):
+    words, expected = BAD[name]
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.err.startswith("quasibench: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_mistake_in_our_own_code_is_not_hidden(monkeypatch):
+    import harness.doctor
+
+    def broken():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(harness.doctor, "show", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_no_words_show_the_help(capsys):
+    assert main([]) == 0
+    assert "speed" in capsys.readouterr().out
+
+
+def test_doctor_lists_the_compiler_and_the_packages(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "C++ compiler" in out
+    assert "numpy" in out
+
+
+def test_list_shows_every_implementation(capsys):
+    import impls
+
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in impls.names())

@@ -1,0 +1,89 @@
+"""With one framework absent, the command and the other framework's implementations go on."""
+
+import importlib.util
+
+import pytest
+
+from tests.absent import command_without, run_without
+
+HEAVY = (
+    "torch",
+    "jax",
+    "jaxlib",
+    "cupy",
+    "pandas",
+    "seaborn",
+    "matplotlib",
+    "papermill",
+    "nbconvert",
+)
+CARDS = """
+import impls
+from impls.contract import ModelSpec, Placement
+for name in impls.names():
+    card = impls.get(name)
+    card.unsupported(ModelSpec(), Placement()); impls.missing(card)
+heavy = set(%r) & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def needs(module):
+    return pytest.mark.skipif(
+        importlib.util.find_spec(module) is None, reason=f"{module} is not installed"
+    )
+
+
+def test_cards_lists_and_plans_import_no_framework():
+    done = run_without((), CARDS % (HEAVY,))
+    assert done.returncode == 0, done.stderr
+
+
+@needs("torch")
+def test_the_test_above_fails_when_a_framework_is_imported():
+    done = run_without((), "import torch\n" + CARDS % (HEAVY,))
+    assert done.returncode == 1
+    assert "AssertionError: {'torch'}" in done.stderr
+
+
+@pytest.mark.parametrize("absent", ["jax", "torch"])
+def test_list_names_the_missing_framework_and_how_to_get_it(absent):
+    done = command_without([absent, f"{absent}lib"], "list", COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert f"{absent} not installed: pip install 'quasibench[{absent}]'" in done.stdout
+
+
+@pytest.mark.parametrize("absent", ["jax", "torch"])
+def test_plan_works_without(absent, tmp_path):
+    done = command_without([absent, f"{absent}lib"], "plan", "default", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "18" in done.stdout
+
+
+@pytest.mark.parametrize("absent", ["jax", "torch"])
+def test_report_reads_recorded_rows_without(absent, tmp_path):
+    from tests.recorded import write_run
+
+    write_run(tmp_path / "run")
+    out = ["--out", str(tmp_path / "run"), "--html", str(tmp_path / "html")]
+    done = command_without([absent, f"{absent}lib"], "report", *out)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "html" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "file"),
+    [("torch", "jax", "tests/test_torch_eager.py"), ("jax", "torch", "tests/test_jax_scan.py")],
+)
+def test_the_other_frameworks_tests_pass_without(present, absent, file):
+    pytest.importorskip(present)
+    code = f"import pytest\nsys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {file!r}]))"
+    done = run_without([absent, f"{absent}lib"], code)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+
+
+def test_blocking_a_framework_really_blocks_it():
+    done = run_without(["torch"], "import torch")
+    assert done.returncode == 1
+    assert "blocked by the test" in done.stderr
