@@ -150,9 +150,10 @@ def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Pa
     from harness import facts, results, summary
 
     rows, checks = results.load(folder), results.load_equivalence(folder)
-    environment = Environment(loader=FileSystemLoader(sources), autoescape=True)
-    return environment.get_template("index.html.j2").render(
-        style=(sources / "template" / "style.css").read_text(encoding="utf-8"),
+    template = sources / "template"
+    environment = Environment(loader=FileSystemLoader(template), autoescape=True)
+    return environment.get_template("front.html.j2").render(
+        style=(template / "style.css").read_text(encoding="utf-8"),
         profile=manifest.get("profile", folder.name),
         speed=summary.verdict(rows),
         strip=facts.strip(rows, manifest),

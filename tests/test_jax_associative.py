@@ -34,7 +34,7 @@ def test_every_pooling_and_width_equals_oracle(changes, lengths):
 
 
 def test_stream_in_uneven_chunks_equals_sequence():
-    spec = works.small(layers=2, kernel_width=3, zoneout=0.3)
+    spec = works.small(kernel_width=3, zoneout=0.3)
     works.assert_stream_equals_sequence(NAME, spec, (4, 1, 1, 6))
 
 

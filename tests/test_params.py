@@ -159,8 +159,8 @@ def test_a_spec_that_names_nothing_is_refused(given, message):
         ({"lengths": np.array([0, 4])}, r"give 2 numbers in 1\.\.4"),
         ({"kind": "backward"}, "kind 'backward' needs dy"),
         ({"kind": "train_step"}, "kind 'train_step' needs target"),
-        ({"dy": np.ones((4, 3, 5))}, r"dy has shape \(4, 3, 5\): it must begin with \(4, 2\)"),
-        ({"target": np.ones((3, 2, 5))}, r"target has shape .* it must begin with \(4, 2\)"),
+        ({"dy": np.ones((4, 3, 5))}, r"dy has shape \(4, 3, 5\): give \[4, 2, ...\]"),
+        ({"target": np.ones((3, 2, 5))}, r"target has shape .*: give \[4, 2, ...\]"),
     ],
 )
 def test_work_that_does_not_fit_is_refused(given, message):

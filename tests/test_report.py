@@ -1,0 +1,276 @@
+"""The pages: self-contained, small, readable in both themes, honest when a notebook fails."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness import render, report
+from harness.errors import UsageError
+from tests.recorded import write_run
+
+for module in ("papermill", "nbconvert", "seaborn"):
+    pytest.importorskip(module)
+
+SOURCES = sorted(report.source_folder().glob("*.ipynb"))
+PAGES = ("index", "speed", "equivalence")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("recorded") / "run")
+
+
+@pytest.fixture(scope="module")
+def site(run, tmp_path_factory):
+    index = report.render(run, tmp_path_factory.mktemp("html"))
+    assert index.name == "index.html"
+    return index.parent
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {name: (site / f"{name}.html").read_text(encoding="utf-8") for name in PAGES}
+
+
+def _notebook(path, *cells):
+    """A notebook with a `run_dir` parameter and the given code cells."""
+    sources = [('run_dir = ""', ["parameters"]), *((cell, []) for cell in cells)]
+    cells = [
+        {"cell_type": "code", "id": f"c{i}", "metadata": {"tags": tags}, "source": source}
+        | {"execution_count": None, "outputs": []}
+        for i, (source, tags) in enumerate(sources)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4}
+    path.write_text(json.dumps(notebook | {"nbformat_minor": 5}))
+    return path
+
+
+def _meta(text):
+    tags = [dict(re.findall(r'(\w+)="([^"]*)"', tag)) for tag in re.findall(r"<meta[^>]*>", text)]
+    return {tag.get("name"): tag.get("content") for tag in tags}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_refers_to_nothing_remote(pages, name):
+    text = re.sub(r'xmlns(:xlink)?="[^"]*"', "", pages[name])
+    loaded = re.findall(r"""(?:src|srcset|data|action|href)\s*=\s*["']([^"']*)["']""", text)
+    for target in loaded:
+        assert target.startswith(("#", "data:")) or target in {f"{p}.html" for p in PAGES}, target
+    assert "@import" not in text
+    assert not [u for u in re.findall(r"url\(([^)]*)\)", text) if not u.startswith("#")]
+    for tag in ("<script", "<link", "<iframe", "<object", "<embed"):
+        assert tag not in text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_under_one_and_a_half_megabytes(site, name):
+    assert (site / f"{name}.html").stat().st_size < report.PAGE_LIMIT
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_both_themes_and_a_viewport(pages, name):
+    text = pages[name]
+    assert _meta(text)["viewport"] == "width=device-width, initial-scale=1"
+    assert _meta(text)["color-scheme"] == "light dark"
+    assert "@media (prefers-color-scheme: dark)" in text
+
+
+def test_a_figure_takes_the_text_colour_of_its_page(pages):
+    drawings = re.findall(r"<svg.*?</svg>", pages["speed"], re.DOTALL)
+    assert len(drawings) >= 20
+    for drawing in drawings:
+        assert 'fill="currentColor"' in drawing
+        assert "#000000" not in drawing
+        assert 'role="img"' in drawing
+        assert re.search(r'aria-label="[^"]{20,}"', drawing)
+        assert "<title>" in drawing
+
+
+def test_ids_are_unique_on_a_page(pages):
+    for text in pages.values():
+        ids = re.findall(r'\sid="([^"]*)"', text)
+        assert len(ids) == len(set(ids))
+        assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)) <= {
+            pair for one in ids for pair in ((one, ""), ("", one))
+        }
+
+
+def test_every_csv_link_is_small_and_readable(pages):
+    links = re.findall(r'download="[\w.-]+" href="(data:text/csv;base64,[^"]*)"', pages["speed"])
+    assert len(links) >= 20
+    assert max(map(len, links)) < 50_000
+
+
+def test_a_page_holds_no_path_of_this_machine(pages, run):
+    top = str(report.source_folder().parent)
+    for text in pages.values():
+        for path in (top, str(run), str(run.parent), sys.prefix):
+            assert path not in text
+
+
+def test_the_speed_page_shows_every_mishap(pages):
+    text = pages["speed"]
+    for word in ("mismatch", "crash", "missing", "noisy", "SIGSEGV", "pip install cupy-cuda13x"):
+        assert word in text
+    assert "cuDNN" in text
+    assert "times the published speedup" in text
+
+
+def test_the_index_has_verdict_status_machine_and_command(pages):
+    text = pages["index"]
+    assert re.search(r"(Fastest|No clear winner) overall", text)
+    assert "86 of 108" in text
+    assert re.search(r"\d+ of 18 = [\d.]+ % \[[\d.]+, [\d.]+\]", text)
+    assert "Example CPU" in text
+    assert "python -m harness run default" in text
+    for page in ("speed", "equivalence"):
+        assert f'href="{page}.html"' in text
+
+
+def test_the_equivalence_page_names_the_failed_claim_in_words(pages):
+    text = pages["equivalence"]
+    assert "uneven chunks with the state carried equal one pass" in text
+    assert "Not equivalent: torch_eager" in text
+    assert "cupy_kernel (missing" in text
+
+
+def test_no_code_is_shown(pages):
+    for name in ("speed", "equivalence"):
+        assert "from harness import" not in pages[name]
+        assert "run_dir" not in pages[name]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_source_has_no_outputs_and_asks_for_python3(source):
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert "papermill" not in notebook["metadata"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_imports_only_results_and_plots(source):
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    code = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    imported = set()
+    for node in ast.walk(ast.parse("\n".join(code))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert imported == {"harness.results", "harness.plots"}
+
+
+def test_drawing_imports_no_implementation_and_no_framework():
+    code = (
+        "import sys, harness.plots, harness.results\n"
+        "bad = {'torch', 'jax', 'cupy', 'impls'} & set(sys.modules)\n"
+        "sys.exit(f'imported {bad}' if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_parameter_is_refused(tmp_path):
+    source = _notebook(tmp_path / "own.ipynb")
+    with pytest.raises(UsageError, match="no parameter 'run_dri'; it has run_dir"):
+        render.execute(source, {"run_dri": "x"}, tmp_path / "scratch")
+
+
+def test_a_parameter_that_papermill_would_turn_into_text_is_refused(tmp_path):
+    source = _notebook(tmp_path / "own.ipynb")
+    with pytest.raises(UsageError, match="is a "):
+        render.execute(source, {"run_dir": tmp_path}, tmp_path / "scratch")
+
+
+def test_a_failing_notebook_still_gives_a_page_with_the_error(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "elsewhere"))
+    broken = _notebook(tmp_path / "broken.ipynb", "print('before')", "1 / 0", "print('after')")
+    with pytest.raises(report.ReportFailedError) as caught:
+        report.render(run, tmp_path / "html", [str(broken)])
+    page = (tmp_path / "html" / "broken.html").read_text()
+    assert "before" in page
+    assert "after" not in page
+    assert "This page is incomplete: ZeroDivisionError: division by zero" in page
+    assert str(tmp_path) not in page
+    assert caught.value.index.is_file()
+    assert "ZeroDivisionError" in caught.value.index.read_text()
+    assert [p.name for p in caught.value.pages] == ["broken"]
+
+
+def test_bad_input_is_one_line_and_writes_nothing(run, tmp_path):
+    out = tmp_path / "html"
+    with pytest.raises(UsageError, match="not a run folder"):
+        report.render(tmp_path, out)
+    with pytest.raises(UsageError, match="did you mean 'speed'"):
+        report.render(run, out, ["sped"])
+    assert not out.exists()
+
+
+def _chromium(tmp_path, *arguments):
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    done = subprocess.run(
+        [*words, profile, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_a_page_never_scrolls_sideways(site, tmp_path, width):
+    """Each page reports its own width from inside a frame, which may be narrower than a window."""
+    tell = (
+        "<script>onload = () => parent.postMessage("
+        "[{0}, document.documentElement.scrollWidth], '*')</script>"
+    )
+    frames = ""
+    for name in PAGES:
+        text = (site / f"{name}.html").read_text(encoding="utf-8")
+        (tmp_path / f"{name}.html").write_text(text + tell.format(repr(name)), encoding="utf-8")
+        frames += (
+            f'<iframe src="{name}.html" width="{width}" height="800" frameborder="0"></iframe>'
+        )
+    (tmp_path / "frame.html").write_text(
+        "<ul></ul><script>onmessage = e => document.querySelector('ul').innerHTML += "
+        f"`<li>${{e.data[0]}} ${{e.data[1]}}</li>`</script>{frames}"
+    )
+    frame = (tmp_path / "frame.html").as_uri()
+    shown = _chromium(tmp_path, "--virtual-time-budget=20000", "--dump-dom", frame)
+    widths = dict(re.findall(r"<li>(\w+) (\d+)</li>", shown))
+    assert set(widths) == set(PAGES), shown[:500]
+    assert {name: int(value) for name, value in widths.items()} == dict.fromkeys(PAGES, width)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_follows_the_theme(site, tmp_path, page):
+    image = pytest.importorskip("PIL.Image")
+    corner = {}
+    for theme, setting in {"light": 1, "dark": 0}.items():
+        shot = tmp_path / f"{theme}.png"
+        _chromium(
+            tmp_path,
+            f"--blink-settings=preferredColorScheme={setting}",
+            f"--screenshot={shot}",
+            "--window-size=600,400",
+            (site / f"{page}.html").as_uri(),
+        )
+        corner[theme] = sum(image.open(shot).convert("RGB").getpixel((2, 2))) / 3
+    assert corner["light"] > 240
+    assert corner["dark"] < 40
