@@ -22,9 +22,11 @@ from impls.contract import (
     SpecError,
 )
 
-OVERHEAD_S = {"worker start": 12.0, "ceilings": 8.0, "equivalence checks": 25.0, "report": 30.0}
+OVERHEAD_S = {"worker start": 6.0, "ceilings": 7.0, "equivalence checks": 18.0, "report": 16.0}
 """Seconds that are kept for what is not a sitting, where a profile gives no `overhead`."""
 MIN_ROUNDS = 7
+FEWEST_ROUNDS = 3
+"""Rounds below which a point is dropped rather than measured with a wide interval."""
 WORDS: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
     "device": ("cpu", "cuda"),

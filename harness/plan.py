@@ -12,7 +12,7 @@ from typing import Any
 
 import impls
 from harness import machine, store, system
-from harness.config import Profile
+from harness.config import FEWEST_ROUNDS, Profile
 from harness.errors import UsageError, nearest
 from harness.floors import Ceilings
 from harness.forecast import HOPED_FACTOR, Forecast
@@ -195,7 +195,7 @@ def _split(
         loser = max(reversed(kept), key=lambda item: item[1].hoped)
         kept.remove(loser)
         reason = (
-            f"needs about {loser[1].hoped:.0f} s for {profile.min_rounds} rounds; the budget "
+            f"needs about {loser[1].hoped:.0f} s for {FEWEST_ROUNDS} rounds; the budget "
             f"leaves {available_s:.0f} s for {len(todo)} points: give a larger --budget, or --only"
         )
         dropped.append((loser[0].point, reason))
@@ -206,7 +206,7 @@ def _split(
 def _price(sitting: Sitting, forecast: Forecast, profile: Profile) -> _Price:
     at, arms = sitting.point, sitting.contenders
     return _Price(
-        hoped=forecast.sitting_s(at, arms, profile.min_rounds, HOPED_FACTOR),
+        hoped=forecast.sitting_s(at, arms, FEWEST_ROUNDS, HOPED_FACTOR),
         expected=forecast.sitting_s(at, arms, profile.min_rounds),
         most=forecast.sitting_s(at, arms, profile.max_rounds),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import harness
-from harness import paths
+from harness import paths, system
 from harness.errors import UsageError, nearest
 
 NOTEBOOKS = ("speed", "equivalence")
@@ -88,7 +90,7 @@ def render(
     out = Path(out) if out is not None else paths.html_folder()
     out.mkdir(parents=True, exist_ok=True)
     names = [file.stem for file in files]
-    pages = [_page(file, names, folder, sources, out) for file in files]
+    pages = _pages(files, names, folder, sources, out)
     index = out / "index.html"
     index.write_text(_index(sources, folder, manifest, pages), encoding="utf-8")
     failed = [page for page in pages if page.failed]
@@ -124,6 +126,17 @@ def _chosen(sources: Path, notebooks: Sequence[str] | None) -> list[Path]:
             raise UsageError(f"no notebook {name!r}{hint} (there are {', '.join(found)})")
         files.append(path)
     return files
+
+
+def _pages(
+    files: Sequence[Path], names: list[str], folder: Path, sources: Path, out: Path
+) -> list[Page]:
+    """All pages, side by side in processes: each kernel start waits more than it computes."""
+    with ProcessPoolExecutor(
+        max_workers=min(len(files), system.cores()), mp_context=get_context("spawn")
+    ) as pool:
+        made = [pool.submit(_page, file, names, folder, sources, out) for file in files]
+        return [page.result() for page in made]
 
 
 def _page(file: Path, names: list[str], folder: Path, sources: Path, out: Path) -> Page:

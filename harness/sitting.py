@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from harness import clock
 from harness.arm import Arm, Limits, live, references
-from harness.config import Profile
+from harness.config import FEWEST_ROUNDS, Profile
 from harness.grid import Point
 from harness.stats import paired_ratio
 
@@ -18,7 +18,6 @@ WARMUP_CAP_S = {"cpu": 2.0, "cuda": 0.25}
 WARMUP_SHARE = 0.2
 WARMUP_SAMPLES = 5
 SHORT_ROUNDS = 30
-FEWEST_ROUNDS = 3
 STOP_RESAMPLES = 300
 
 
