@@ -106,7 +106,7 @@ def _torch_cpu(session: nox.Session, pins: tuple[str, str]) -> None:
     be reached, every package would wait for its retries.
     """
     try:
-        session.install(TORCH_CPU, silent=True)
+        session.install(*pins, TORCH_CPU, silent=True)
         return
     except nox.command.CommandFailed:
         session.log(f"{TORCH_CPU} is not in the configured package sources; asking PyTorch's index")
@@ -123,7 +123,7 @@ shared = nox.session(venv_backend="none", requires=["env"])
 @shared
 def tests(session: nox.Session) -> None:
     """Prove it: the test suite without the slow products (-- pytest options)."""
-    _run(session, "-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", "not slow and not gpu",
+    _run(session, "-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", "not slow",
          *session.posargs)  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def bench(session: nox.Session) -> None:
 
 @shared
 def report(session: nox.Session) -> None:
-    """Render the recorded run again (-- --profile NAME)."""
+    """Render the recorded run again (-- NAME)."""
     _run(session, "-m", "harness", "report", *session.posargs)
 
 

@@ -32,6 +32,7 @@ class Arm:
 
     Attributes:
         columns: columns of its row from the worker's answers.
+        wanted: rounds that the sitting's rules ask for.
         wall, cpu: nanoseconds per call, one list per round.
         turns: raw records of its turns for the samples file.
     """
@@ -46,6 +47,7 @@ class Arm:
     warm_s: float = 0.0
     steady: bool = False
     inner: int = 1
+    wanted: int = 0
     wall: list[list[float]] = field(default_factory=list)
     cpu: list[list[float]] = field(default_factory=list)
     turns: list[dict[str, Any]] = field(default_factory=list)
@@ -94,12 +96,12 @@ def live(arms: Sequence[Arm]) -> list[Arm]:
     return [arm for arm in arms if arm.ok]
 
 
-def references(arms: Sequence[Arm], baseline: str) -> list[tuple[Arm, Arm]]:
+def references(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> list[tuple[Arm, Arm]]:
     """(reference, arm) pairs whose ratios the sitting is about, among the live arms.
 
     Every arm against the baseline, and every twin with its own original.
     """
-    base = choose_baseline(arms, baseline)
+    base = choose_baseline(arms, baseline, clock)
     pairs = []
     for arm in live(arms):
         if arm.contender.twin:
@@ -110,16 +112,20 @@ def references(arms: Sequence[Arm], baseline: str) -> list[tuple[Arm, Arm]]:
     return pairs
 
 
-def choose_baseline(arms: Sequence[Arm], baseline: str) -> Arm | None:
-    """The fixed baseline, or with "auto" the faster of the LSTMs that passed the gate."""
+def choose_baseline(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> Arm | None:
+    """The fixed baseline, or with "auto" the faster of the LSTMs that passed the gate.
+
+    Faster by the samples of `clock`, "wall" or "cpu"; before there are any, by the warm-up.
+    """
     names = ("lstm_torch", "lstm_jax") if baseline == "auto" else (baseline,)
     able = [
         arm
         for arm in live(arms)
         if arm.contender.impl in names and not arm.contender.twin and (arm.wall or arm.warm)
     ]
-    return min(able, key=_median_call, default=None)
+    return min(able, key=lambda arm: _median_call(arm, clock), default=None)
 
 
-def _median_call(arm: Arm) -> float:
-    return statistics.median([ns for one in arm.wall for ns in one] or arm.warm)
+def _median_call(arm: Arm, clock: str) -> float:
+    times = arm.cpu if clock == "cpu" else arm.wall
+    return statistics.median([ns for one in times for ns in one] or arm.warm)

@@ -46,7 +46,7 @@ def supported(card: Implementation) -> str:
     return " ".join(
         word
         for word, change in asked.items()
-        if card.unsupported(replace(base, **change), Placement()) is None
+        if impls.hindrance(card, replace(base, **change), Placement()) is None
     )
 
 
@@ -54,7 +54,7 @@ def dtypes(card: Implementation) -> str:
     """Number formats that the card accepts on the CPU, else on CUDA (marked so)."""
     spec = ModelSpec(family=card.family, input_size=8, hidden_size=8)
     for device in ("cpu", "cuda"):
-        found = [d for d in DTYPES if card.unsupported(spec, Placement(device, d)) is None]  # type: ignore[arg-type]
+        found = [d for d in DTYPES if impls.hindrance(card, spec, Placement(device, d)) is None]  # type: ignore[arg-type]
         if found:
             return " ".join(found) + (" (CUDA only)" if device == "cuda" else "")
     return "none"

@@ -86,11 +86,12 @@ def check(
     device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
     cases: Annotated[str, typer.Option("--cases", help="quick, covering or full")] = "covering",
     jsonl: Annotated[Path | None, typer.Option("--jsonl", help="also append the rows here")] = None,
+    parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
 ) -> None:
     """Prove one implementation against the oracle and name every claim that fails."""
     from harness.equivalence import check_one
 
-    raise typer.Exit(check_one(name, dtype or [], device, cases, jsonl))
+    raise typer.Exit(check_one(name, dtype or [], device, cases, jsonl, parent))
 
 
 @app.command()
@@ -98,11 +99,12 @@ def report(
     profile: ProfileName = "default",
     out: Out = None,
     html: Annotated[Path | None, typer.Option("--html", help="folder of the pages")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="also write this PNG")] = None,
 ) -> None:
     """Render the recorded rows of a profile to HTML."""
     from harness.pipeline import render_pages
 
-    raise typer.Exit(render_pages(profile, out, html))
+    raise typer.Exit(render_pages(profile, out, html, picture))
 
 
 @app.command()
@@ -141,6 +143,8 @@ def main(args: list[str] | None = None) -> int:
     except BrokenPipeError:  # `quasibench list | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # no space, no permission, a file where a folder should be
+        return _complain(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     except Exception as error:
         # typer brings a click of its own in newer releases, so its usage errors are known by shape
         if not hasattr(error, "format_message"):

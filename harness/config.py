@@ -97,6 +97,11 @@ def load_profile(name_or_path: str) -> Profile:
     given = str(name_or_path)
     if given.endswith(".toml"):
         path = Path(given)
+        if path.stem in profile_names():
+            raise UsageError(
+                f"{given}: {path.stem!r} is a packaged profile, whose rows yours would join: "
+                "give your file another name"
+            )
         text, name = _read(path, given), path.stem
     elif given in profile_names():
         text = files("harness").joinpath("configs", f"{given}.toml").read_text(encoding="utf-8")
@@ -131,9 +136,14 @@ def parse(text: str, name: str) -> Profile:
     checked = tuple(_axes(axes, f"[[grid]] {n}") for n, axes in enumerate(grids, 1))
     profile = Profile(name=name, grids=checked, **_head(head))
     try:
-        grid.points(profile, threads=1)
+        asked = grid.points(profile, threads=1)
     except SpecError as error:
         raise UsageError(str(error)) from None
+    devices = sorted({point.placement.device for point in asked})
+    if len(devices) > 1:
+        raise UsageError(
+            f"device = {devices}: give one device per profile, since ceilings and checks are its own"
+        )
     return profile
 
 

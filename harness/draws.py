@@ -97,6 +97,6 @@ def _carry(point: Point, spec: ModelSpec, seed: int) -> dict[str, np.ndarray]:
 
 
 def _mask_seed(seed: int) -> int:
-    """Seed of the first training step's zoneout mask (definitions.md, zoneout mask)."""
+    """Seed of the first training step's zoneout mask (impls/README.md, zoneout)."""
     words = np.random.SeedSequence([seed, crc32(b"zoneout"), 0]).generate_state(1, np.uint64)
     return int(words[0])

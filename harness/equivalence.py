@@ -19,8 +19,10 @@ from pathlib import Path
 from rich.console import Console
 
 import impls
+from harness import system
 from harness.errors import UsageError, nearest
 from harness.stop import InterruptError, Stop
+from harness.worker import settle
 from impls.contract import DTYPES, Placement
 
 CASE_SETS = {"quick": "quick_set", "covering": "covering_set", "full": "full_product"}
@@ -40,15 +42,26 @@ def _validate(dtypes: Iterable[str], cases: str) -> None:
 
 
 def check_one(
-    name: str, dtypes: list[str], device: str, cases: str, jsonl: Path | None = None
+    name: str,
+    dtypes: list[str],
+    device: str,
+    cases: str,
+    jsonl: Path | None = None,
+    parent: int | None = None,
 ) -> int:
     """Check one implementation, print each claim; returns 0, or 1 when a claim failed.
+
+    With `parent`, a process id, this process dies with that one.
 
     Raises:
         UsageError: unknown dtype or cases, or the implementation's framework is missing.
     """
+    if parent is not None:
+        settle(parent, [])
     _validate(dtypes, cases)
     Placement(device)
+    if device == "cuda" and not system.gpus():
+        raise UsageError("no CUDA device here: nvidia-smi lists none; leave out --device cuda")
     card = impls.get(name)
     if problem := impls.missing(card):
         raise UsageError(f"{name} cannot be checked here: {problem}")
@@ -91,6 +104,7 @@ def _append(path: Path, row: Row) -> None:
 def check_all(
     names: Iterable[str],
     dtypes: Iterable[str],
+    device: str,
     log_dir: Path,
     stop: Stop,
     cases: str = "quick",
@@ -122,7 +136,10 @@ def check_all(
                     raise InterruptError
                 while waiting and len(running) < at_once:
                     name = waiting.pop(0)
-                    running[name] = (_spawn(name, cases, dtypes, Path(scratch), log_dir), _now())
+                    running[name] = (
+                        _spawn(name, cases, dtypes, device, Path(scratch), log_dir),
+                        _now(),
+                    )
                 for name in _ended(running, TIMEOUT_S[cases]):
                     process, _ = running.pop(name)
                     yield name, _rows_of(name, process.returncode, Path(scratch))
@@ -137,10 +154,11 @@ def _now() -> float:
 
 
 def _spawn(
-    name: str, cases: str, dtypes: Iterable[str], scratch: Path, log_dir: Path
+    name: str, cases: str, dtypes: Iterable[str], device: str, scratch: Path, log_dir: Path
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "harness", "check", name, "--cases", cases,
-               "--jsonl", str(scratch / f"{name}.jsonl")]  # fmt: skip
+               "--device", device, "--jsonl", str(scratch / f"{name}.jsonl"),
+               "--parent", str(os.getpid())]  # fmt: skip
     command += [word for dtype in dtypes for word in ("--dtype", dtype)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with (log_dir / f"check-{name}.log").open("wb") as log:

@@ -1,6 +1,6 @@
 """The least time a piece of work can take on a machine: analytic FLOPs and bytes over ceilings.
 
-Formulas: definitions.md "Floors" and, per stage, kernels.md section 1, with M = B*T positions,
+Formulas: README.md here, "Floors", with M = B*T positions,
 C inputs, H hidden units, K taps, G gates (f 2, fo 3, ifo 4), e bytes per element. Timing tools'
 own FLOP counters are of no use here: they report 0 for nn.LSTM and ignore a scan's length.
 """
@@ -98,7 +98,7 @@ class Ceilings:
 def cost(spec: ModelSpec, kind: str, batch: int, steps: int, dtype: str) -> Cost | None:
     """Cost of one call, or None where no formula is known for the family.
 
-    Bytes are those of definitions.md: x + weights + y, and in training also x + dy + grad.x +
+    Bytes: x + weights + y, and in training also x + dy + grad.x +
     2 weights. They count the network's own x and y: what flows between layers may stay in the
     cache. A `train_step` asks for no gradient of x, so the product and the bytes of the first
     layer's grad.x are left out; its target stands for dy, its weights count as float32 at least.

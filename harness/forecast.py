@@ -14,7 +14,7 @@ from harness.grid import AXES, Contender, Point
 from impls.contract import Implementation, ModelSpec, Placement, spec_fields
 
 UNKNOWN_FACTOR = 3.0
-"""A new contender is expected at this many times its floor (definitions.md, budget)."""
+"""A new contender is expected at this many times its floor, as long as nobody timed it."""
 HOPED_FACTOR = 1.5
 """A new contender may be this near its floor: a point is dropped only where even that is too
 slow, because a sitting that proves slow ends with its share anyway."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +23,7 @@ from harness.process import WorkerFailure
 from harness.progress import Progress, words
 from harness.speed import run_speed
 from harness.stop import InterruptError, Stop
-from harness.store import RunFolder, read_rows
+from harness.store import RunFolder, read_manifest, read_rows
 
 INTERRUPTED = 130
 
@@ -39,10 +41,13 @@ def show_plan(name: str, out: Path | None, budget: str | None, only: Sequence[st
     """
     profile, budget_s = _profile(name, budget)
     folder = out or paths.run_folder(profile.name)
+    manifest = read_manifest(folder, profile.name, PROTOCOL_VERSION) or {}
     rows, note = read_rows(folder) if folder.exists() else ([], None)
     if note:
         print(f"quasibench: {note}", file=sys.stderr)
-    plan = build(profile, rows, Ceilings.nominal(), budget_s=budget_s, only=parse_only(only))
+    found = manifest.get("ceilings")
+    known = Ceilings.from_dict(found) if found else Ceilings.nominal()
+    plan = build(profile, rows, known, budget_s=budget_s, only=parse_only(only))
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("point", "contenders", "one round", "time"):
@@ -92,6 +97,7 @@ def run_profile(
     with RunFolder.open(place, profile.name, PROTOCOL_VERSION, repair=repair) as folder:
         progress = Progress()
         try:
+            _describe(profile, folder)
             failed = "equivalence" in parts and _equivalence(profile, folder, progress)
             folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
             rest = ("worker start", *(["report"] if "equivalence" in parts else []))
@@ -99,12 +105,21 @@ def run_profile(
             left = max(0.0, budget_s - (time.monotonic() - started))
             known = Ceilings.from_dict(folder.manifest["ceilings"])
             plan = build(profile, folder.rows, known, left, filters, min(overhead, left))
+            before = len(folder.rows)
             interrupted = _speed(plan, folder, progress, started)
+            failed = _wrong(folder.rows[before:], progress) or failed
         except InterruptError:
             interrupted = True
         finally:
             progress.close()
     return INTERRUPTED if interrupted else int(failed)
+
+
+def _describe(profile: Profile, folder: RunFolder) -> None:
+    """Record in the manifest what is asked and on which machine."""
+    asked = {key: value for key, value in asdict(profile).items() if key != "name"}
+    threads = machine.thread_count(profile.threads)
+    folder.update_manifest(plan=asked, machine=machine.fingerprint(threads))
 
 
 def _equivalence(profile: Profile, folder: RunFolder, progress: Progress) -> bool:
@@ -115,15 +130,16 @@ def _equivalence(profile: Profile, folder: RunFolder, progress: Progress) -> boo
     keys = {name: machine.stale_key(name, print_hash, threads) for name in names}
     recorded, _ = files.read_lines(folder.path / "equivalence.jsonl")
     dtypes = profile.checks or tuple(dict.fromkeys(p.placement.dtype for p in points(profile)))
-    known = {(r["impl"], r.get("stale_key")) for r in recorded if r["status"] != "missing"}
-    todo = [name for name in names if (name, keys[name]) not in known]
+    device = points(profile)[0].placement.device
+    known = {(r["impl"], r.get("stale_key"), r.get("device"), r["dtype"]) for r in recorded}
+    todo = [n for n in names if any((n, keys[n], device, d) not in known for d in dtypes)]
     failed = [
         r for r in recorded if r["status"] == "failed" and r["stale_key"] == keys.get(r["impl"])
     ]
     if todo:
         progress.note(f"checking {', '.join(todo)} against the float64 oracle")
     with Stop() as stop:
-        for impl, found in equivalence.check_all(todo, dtypes, folder.logs, stop):
+        for impl, found in equivalence.check_all(todo, dtypes, device, folder.logs, stop):
             folder.append_equivalence([{**row, "stale_key": keys[impl]} for row in found])
             failed += [row for row in found if row["status"] == "failed"]
     for row in failed:
@@ -136,11 +152,11 @@ def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilin
     asked = points(profile)
     dtypes = sorted({"float32", *(point.placement.dtype for point in asked)})
     threads = machine.thread_count(profile.threads)
-    key = [machine.fingerprint_hash(machine.fingerprint(threads)), threads, dtypes]
+    device = asked[0].placement.device
+    key = [machine.fingerprint_hash(machine.fingerprint(threads)), threads, dtypes, device]
     if folder.manifest.get("ceilings") and folder.manifest.get("ceilings_key") == key:
         return Ceilings.from_dict(folder.manifest["ceilings"])
     progress.note("measuring this machine's ceilings")
-    device = asked[0].placement.device
     try:
         found = ceilings.measure(threads, dtypes, device, folder.logs)
     except WorkerFailure as failure:
@@ -148,6 +164,15 @@ def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilin
         return Ceilings.nominal()
     folder.update_manifest(ceilings_key=key)
     return found
+
+
+def _wrong(rows: Sequence[dict[str, Any]], progress: Progress) -> bool:
+    """Say which cells failed their gate; True = there is one."""
+    wrong = [row for row in rows if row["status"] in ("mismatch", "nonfinite")]
+    for row in wrong:
+        at = f"{row['kind']} {row['dtype']} {row['batch']} x {row['steps']}"
+        progress.note(f"{row['status']}, not timed: {row['impl']}, {at}: {row['reason']}")
+    return bool(wrong)
 
 
 def _speed(plan: Plan, folder: RunFolder, progress: Progress, started: float) -> bool:
@@ -163,8 +188,13 @@ def _speed(plan: Plan, folder: RunFolder, progress: Progress, started: float) ->
     return outcome.interrupted
 
 
-def render_pages(name: str, out: Path | None, html: Path | None) -> int:
+def render_pages(
+    name: str, out: Path | None, html: Path | None, picture: Path | None = None
+) -> int:
     """Render the pages of a run folder; 1 when one of them is incomplete.
+
+    Args:
+        picture: where to write the overview as a PNG too, as the README shows it.
 
     Raises:
         UsageError: not a run folder, or the packages of the extra `report` are missing.
@@ -177,5 +207,10 @@ def render_pages(name: str, out: Path | None, html: Path | None) -> int:
     except report.ReportFailedError as error:
         print(f"quasibench: {error}", file=sys.stderr)
         return 1
+    if picture is not None:
+        from harness import results
+        from harness.plots.picture import picture as draw
+
+        draw(results.load(place), picture)
     print(index)
     return 0

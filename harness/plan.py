@@ -172,7 +172,7 @@ def _hindrance(card: Implementation | str, point: Point) -> tuple[str, str] | No
         return "missing", "no CUDA device here: nvidia-smi lists none"
     if point.kind == "step" and point.spec.bidirectional:
         return "unsupported", "a step needs one direction: the reverse one sees the whole sequence"
-    reason = card.unsupported(replace(point.spec, family=card.family), point.placement)
+    reason = impls.hindrance(card, replace(point.spec, family=card.family), point.placement)
     return None if reason is None else ("unsupported", reason)
 
 

@@ -36,7 +36,7 @@ class WorkerFailure(Exception):
     """A contender could not do what it was asked: a status word and the reason.
 
     Attributes:
-        status: a status word of definitions.md.
+        status: a status word (README.md here).
         error_type: name of the exception, signal or limit.
         details: further columns of the row (the gate's numbers, say).
         fatal: the process is gone or must not be used again.
@@ -220,7 +220,8 @@ class Worker:
         """
         if self.alive and not self.paused:
             self._process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             self.paused = True
 
     def resume(self) -> None:

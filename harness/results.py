@@ -1,6 +1,6 @@
 """Read a run folder back as tables: the only door through which notebooks see results.
 
-The folder's files are described in docs/protocol.md; nothing here writes, times or imports a
+The folder's files are described in README.md here; nothing here writes, times or imports a
 framework. A torn last line (a run that was killed while it wrote) is left out with a note in
 `DataFrame.attrs["notes"]`; no reader ever changes a file.
 """
@@ -191,8 +191,14 @@ def _whole(sittings: dict[str, list[Row]], notes: list[str]) -> dict[str, list[R
     Every contender leaves a row in every sitting, so one that lacks some of the others' is cut.
     """
     who = {key: {(r["impl"], r["twin"]) for r in rows} for key, rows in sittings.items()}
-    everyone = max(who.values(), key=len, default=set())
-    cut = [key for key, some in who.items() if some < everyone]
+    point = {key: rows[0]["point_id"] for key, rows in sittings.items()}
+    keys = list(sittings)
+    cut = [
+        key
+        for at, key in enumerate(keys)
+        if any(point[key] == point[later] and who[key] < who[later] for later in keys[at + 1 :])
+        or (key == keys[-1] and any(who[key] < who[other] for other in keys))
+    ]
     if cut:
         notes.append(f"cells.jsonl: {len(cut)} unfinished sitting(s) left out: a write was torn")
     return {key: rows for key, rows in sittings.items() if key not in cut}

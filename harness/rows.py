@@ -17,7 +17,6 @@ from impls.contract import ModelSpec
 
 SCHEMA_VERSION = 1
 QUIET_HALFWIDTH = 0.03
-FEW_ROUNDS = 7
 WORDS = """
 schema_version record run_id profile point_id cell_id sitting_id stale_key attempt repeat
 status noisy reason error_type started_at ended_at host_id
@@ -75,8 +74,8 @@ def rows_of(
             row |= _timing(arm, clock, scene.seed) | {"clock": clock, "noisy": noisy}
             row |= ratios[arm.contender]
             row |= _derived(row, scene)
-            if len(arm.wall) < FEW_ROUNDS:
-                row["reason"] = f"only {len(arm.wall)} rounds: the time for this point was spent"
+            if len(arm.wall) < arm.wanted:
+                row["reason"] = f"{len(arm.wall)} of {arm.wanted} rounds: its time was spent"
         rows.append(row)
     for contender, status, reason in absent:
         rows.append(_identity(contender, scene) | {"status": status, "reason": reason})
@@ -125,8 +124,8 @@ def _times(arm: Arm, clock: str) -> list[list[float]]:
 
 def control_of(arms: Sequence[Arm], scene: Scene, clock: str) -> Interval | None:
     """The A/A ratio of this sitting: the baseline's twin, else whichever twin there is."""
-    base = choose_baseline(arms, scene.baseline)
-    pairs = [pair for pair in references(arms, scene.baseline) if pair[1].contender.twin]
+    base = choose_baseline(arms, scene.baseline, clock)
+    pairs = [pair for pair in references(arms, scene.baseline, clock) if pair[1].contender.twin]
     pairs.sort(key=lambda pair: pair[0] is not base)
     if not pairs:
         return None
@@ -135,7 +134,7 @@ def control_of(arms: Sequence[Arm], scene: Scene, clock: str) -> Interval | None
 
 
 def choose_clock(arms: Sequence[Arm], scene: Scene) -> tuple[str, bool]:
-    """The ranking clock and whether the cell is noisy (protocol 3.1.9, definitions.md).
+    """The ranking clock and whether the cell is noisy (README.md here).
 
     Wall time on a quiet host. On a loud one, a single-thread cell on the CPU falls back to CPU
     time if its A/A control is quiet there; otherwise the cell keeps wall time and is noisy.
@@ -160,7 +159,8 @@ def _ratios(
     arms: Sequence[Arm], scene: Scene, clock: str, noisy: bool
 ) -> dict[Contender, dict[str, Any]]:
     """The ratio columns by contender: against the baseline, a twin against its original."""
-    control, base = control_of(arms, scene, clock), choose_baseline(arms, scene.baseline)
+    control = control_of(arms, scene, clock)
+    base = choose_baseline(arms, scene.baseline, clock)
     shared = dict.fromkeys(("baseline", "speedup", "speedup_lo", "speedup_hi", "verdict"))
     if control is not None:
         shared |= {"control": control.value, "control_lo": control.lo, "control_hi": control.hi}
@@ -168,7 +168,7 @@ def _ratios(
     if base is not None:
         one = dict.fromkeys(("speedup", "speedup_lo", "speedup_hi", "speedup_min"), 1.0)
         out[base.contender] |= one | {"baseline": base.contender.impl}
-    for reference, arm in references(arms, scene.baseline):
+    for reference, arm in references(arms, scene.baseline, clock):
         left, right = _times(reference, clock), _times(arm, clock)
         ratio = paired_ratio(left, right, scene.seed)
         out[arm.contender] |= {
@@ -216,7 +216,7 @@ def _derived(row: dict[str, Any], scene: Scene) -> dict[str, Any]:
     spec: ModelSpec = replace(point.spec, family=row["family"])
     dtype = point.placement.dtype
     cost = floors.cost(spec, point.kind, point.batch, point.steps, dtype)
-    if cost is None:
+    if cost is None or point.ragged:  # the formulas count every step of every sequence
         return out
     out |= {"flops": cost.flops, "bytes": cost.bytes, "transcendentals": cost.transcendentals}
     out |= {"tflops": cost.flops / seconds * 1e-12, "gbps": cost.bytes / seconds * 1e-9}

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from harness import clock
 from harness.arm import Arm, Limits, live, references
 from harness.config import FEWEST_ROUNDS, Profile
-from harness.grid import Point
+from harness.grid import Contender, Point
 from harness.stats import paired_ratio
 
 WARMUP_CAP_S = {"cpu": 2.0, "cuda": 0.25}
@@ -67,9 +67,14 @@ def warm_up(
             arm.steady = clock.steady(arm.warm)
             check()
         waiting = [arm for arm in live(arms) if not arm.steady and arm.warm_s < cap_s]
-    originals = {arm.contender.impl: arm for arm in live(arms) if not arm.contender.twin}
     for arm in live(arms):
-        arm.inner = clock.inner_calls(originals.get(arm.contender.impl, arm).call_ns)
+        arm.inner = clock.inner_calls(_original(arm, arms).call_ns)
+
+
+def _original(arm: Arm, arms: Sequence[Arm]) -> Arm:
+    """The arm that this one is the twin of, else itself."""
+    same = (a for a in live(arms) if a.contender == Contender(arm.contender.impl))
+    return next(same, arm)
 
 
 def narrow(arms: Sequence[Arm], baseline: str, target: float, seed: int) -> bool:
@@ -131,8 +136,11 @@ def sample(
 
     `check` is called after every block and raises to end the sitting. Returns the rounds.
     """
-    sizes = {id(arm): clock.samples_per_block(arm.call_ns) for arm in live(arms)}
-    burns = {id(arm): int(clock.is_short(arm.call_ns)) for arm in live(arms)}
+    calls = {id(arm): _original(arm, arms).call_ns for arm in live(arms)}  # a twin is treated alike
+    sizes = {key: clock.samples_per_block(call_ns) for key, call_ns in calls.items()}
+    burns = {key: int(clock.is_short(call_ns)) for key, call_ns in calls.items()}
+    for arm in arms:
+        arm.wanted = rule.least
     rounds, look = 0, rule.least
     while live(arms) and rounds < rule.most:
         order = live(arms)
@@ -157,4 +165,4 @@ def sample(
 def finish(arms: Sequence[Arm], limits: Limits) -> None:
     """Prove that what was timed still gives what passed the gate; frees the workers' memory."""
     for arm in live(arms):
-        arm.ask("finish", limits.prepare_s)
+        arm.ask("finish", limits.prepare_s, True)

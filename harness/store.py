@@ -158,22 +158,37 @@ def _check_place(path: Path) -> None:
 
 def _manifest(path: Path, profile_name: str, protocol: int) -> Row:
     """The folder's manifest, written first where there is none."""
-    expected = {
+    manifest = read_manifest(path, profile_name, protocol)
+    if manifest is None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = _expected(profile_name, protocol) | {"run_id": uuid.uuid4().hex[:12]}
+        files.replace(path / "manifest.json", manifest | {"created_at": now})
+        return manifest | {"created_at": now}
+    return manifest
+
+
+def _expected(profile_name: str, protocol: int) -> Row:
+    return {
         "schema_version": SCHEMA_VERSION,
         "protocol_version": protocol,
         "profile": profile_name,
     }
-    file = path / "manifest.json"
+
+
+def read_manifest(path: str | Path, profile_name: str, protocol: int) -> Row | None:
+    """The manifest of a run folder, or None where there is none; nothing is changed.
+
+    Raises:
+        UsageError: it is damaged, or of another schema, protocol or profile.
+    """
+    file = Path(path) / "manifest.json"
     if not file.exists():
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = {**expected, "run_id": uuid.uuid4().hex[:12], "created_at": now}
-        files.replace(file, manifest)
-        return manifest
+        return None
     try:
         manifest = json.loads(file.read_bytes())
     except ValueError as error:
         raise UsageError(f"{file}: not valid JSON ({error}); give another --out folder") from None
-    for key, value in expected.items():
+    for key, value in _expected(profile_name, protocol).items():
         found = manifest.get(key) if isinstance(manifest, dict) else None
         if found != value:
             raise UsageError(

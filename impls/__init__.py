@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from impls.contract import Implementation
+from impls.contract import Implementation, ModelSpec, Placement
 
 GROUP = "quasibench.impls"
 NOT_IMPLEMENTATIONS = ("reference", "kernels")
@@ -91,6 +91,14 @@ def get(name: str) -> Implementation:
             f"it offers {card!r:.120}"
         )
     return card
+
+
+def hindrance(card: Implementation, spec: ModelSpec, placement: Placement) -> str | None:
+    """`card.unsupported`, where an exception of a foreign card counts as its reason."""
+    try:
+        return card.unsupported(spec, placement)
+    except Exception as error:
+        return f"its card's unsupported() raised {type(error).__name__}: {error}"
 
 
 def absent(module: str) -> bool:

@@ -60,3 +60,18 @@ def test_list_shows_every_implementation(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in impls.names())
+
+
+def test_check_names_the_failed_claim_of_a_mutant_in_words(monkeypatch, capsys):
+    import impls
+    from tests.mutants.base import card
+    from tests.mutants.wrong import MUTANTS
+
+    name = next(name for name, (mistake, *_) in MUTANTS.items() if mistake == 8)
+    _, net, check, words = MUTANTS[name]
+    monkeypatch.setattr(impls, "get", lambda asked: card(net, name))
+    assert main(["check", name, "--dtype", "float32"]) == 1
+    out = capsys.readouterr().out
+    failed = [line for line in out.splitlines() if line.startswith(f"FAILED {name}: ")]
+    assert any(words in line for line in failed)
+    assert check in out

@@ -25,7 +25,7 @@ def scalar_philox(key, counter):
 
 
 def scalar_held(spec, seed, row, t, unit, layer, direction, network=0):
-    """definitions.md word by word, for one unit and one step."""
+    """impls/README.md word by word, for one unit and one step."""
     counter = ((row * spec.hidden_size + unit) % 2**32, t // 8, layer, direction + 2 * network)
     word = scalar_philox((seed % 2**32, seed >> 32), counter)[(t % 8) // 2]
     half = word >> 16 if t % 2 else word & 0xFFFF

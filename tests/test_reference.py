@@ -48,7 +48,7 @@ def sigmoid(a):
 
 
 def scalar_qrnn(spec, weights, xs, window, c, held):
-    """qrnn.md section 1, one sequence in processing order, one number at a time."""
+    """impls/README.md, one sequence in processing order, one number at a time."""
     seen, c, outputs, p = [*window, *xs], list(c), [], spec.zoneout
     for t in range(len(xs)):
         taps, row = seen[t : t + spec.kernel_width], []

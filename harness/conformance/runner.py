@@ -30,7 +30,7 @@ def pairs(
     for dtype in dtypes:
         placement = Placement(device, dtype)  # type: ignore[arg-type]
         for case in chosen:
-            reason = card.unsupported(case.spec, placement)
+            reason = impls.hindrance(card, case.spec, placement)
             for name in case.checks:
                 if CHECKS[name].suits(case.spec, dtype):
                     yield placement, case, CHECKS[name], reason

@@ -53,11 +53,15 @@ class Program:
         return stack(self.core, self.spec, params, x, state, lengths, mask)
 
     def _backward(self, params: Tree, inputs: Tree) -> dict[str, jax.Array]:
-        def differentiable(params: Tree, x: jax.Array, state: Tree) -> Tree:
-            return self._network(params, x, state, inputs)
+        plain = inputs["dstate"] is None
 
-        results, pull = jax.vjp(differentiable, params, inputs["x"], inputs["state"])
-        dparams, dx, dinitial = pull((inputs["dy"], inputs["dstate"]))
+        def differentiable(params: Tree, x: jax.Array, state: Tree) -> Tree:
+            y, last = self._network(params, x, state, inputs)
+            return (y if plain else (y, last)), (y, last)
+
+        at = params, inputs["x"], inputs["state"]
+        _, pull, results = jax.vjp(differentiable, *at, has_aux=True)
+        dparams, dx, dinitial = pull(inputs["dy"] if plain else (inputs["dy"], inputs["dstate"]))
         grads = {"x": dx} | dparams | {f"state.{name}": d for name, d in dinitial.items()}
         return _named(*results) | {f"grad.{name}": value for name, value in grads.items()}
 

@@ -173,7 +173,8 @@ class CoreSession:
             inputs["mask"] = tuple(self._put(part, np.dtype(np.uint32)) for part in mask)
         if work.dy is not None and work.kind == "backward":
             inputs["dy"] = self._put(work.dy, self._dtype)
-            inputs["dstate"] = self._states(work.dstate, batch)
+            # Zeros as arguments would be added where torch has nothing to do.
+            inputs["dstate"] = self._states(work.dstate, batch) if work.dstate else None
         if work.target is not None and work.kind == "train_step":
             inputs["target"] = self._put(work.target, self._wide)
         return inputs

@@ -44,8 +44,10 @@ class ForwardRun:
 
     def __init__(self, network: Network, inputs: Inputs) -> None:
         self._network, self._inputs = network, inputs
+        self._out: tuple[Tensor, Tensors] | None = None
 
     def __call__(self) -> None:
+        self._out = None  # so that its memory can be used again
         with torch.inference_mode():
             self._out = self._inputs.outputs(self._network)
 
@@ -53,6 +55,8 @@ class ForwardRun:
         synchronize(self._inputs.x.device)
 
     def result(self) -> dict[str, np.ndarray]:
+        if self._out is None:
+            raise RuntimeError("this run has not run yet: call it before result()")
         return self._inputs.results(*self._out)
 
 
@@ -64,9 +68,12 @@ class BackwardRun:
         self._dy, self._dstate = dy, dstate
         for tensor in (inputs.x, *inputs.state.values()):
             tensor.requires_grad_()
+        self._out: tuple[Tensor, Tensors] | None = None
+        self._grads: tuple[Tensor, ...] = ()
         self._wanted = [*network.leaves.values(), inputs.x, *inputs.state.values()]
 
     def __call__(self) -> None:
+        self._out, self._grads = None, ()  # so that their memory can be used again
         y, state = self._inputs.outputs(self._network)
         ends = [y, *(state[name] for name in self._dstate)]
         cotangents = [self._dy, *self._dstate.values()]
@@ -77,6 +84,8 @@ class BackwardRun:
         synchronize(self._inputs.x.device)
 
     def result(self) -> dict[str, np.ndarray]:
+        if self._out is None:
+            raise RuntimeError("this run has not run yet: call it before result()")
         leaves = self._network.leaves
         own = dict(zip(leaves, self._grads, strict=False))
         dx, *dstate = self._grads[len(leaves) :]

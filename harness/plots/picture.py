@@ -1,0 +1,52 @@
+"""The overview as one picture, for a README: what every contender gains on the LSTM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from harness.errors import UsageError
+from harness.plots import figure
+from harness.plots.grids import COLOURS, _scale
+from harness.summary import arms, labelled, number
+
+CELL = (0.78, 0.42)
+DPI = 144
+
+
+def picture(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a PNG: one heat map of batch x steps per kind (down) and contender (across).
+
+    A number is the speedup to the fastest LSTM of the cell; a noisy cell is marked with "~".
+
+    Raises:
+        UsageError: no ratio to an LSTM was measured.
+    """
+    rows = arms(labelled(frame))
+    rows = rows[rows["speedup"].notna() & (rows["impl"] != rows["baseline"])]
+    if rows.empty:
+        raise UsageError("--picture: this run has no ratio to an LSTM: put one in its contenders")
+    kinds, names = list(rows["kind"].unique()), sorted(rows["impl"].unique())
+    size = rows["steps"].nunique() * CELL[0], rows["batch"].nunique() * CELL[1]
+    width, height = len(names) * size[0] + 1.2, len(kinds) * (size[1] + 0.55) + 0.5
+    scale = _scale(rows["speedup"])
+    with figure.drawing(width, height) as canvas:
+        axes = canvas.subplots(len(kinds), len(names), squeeze=False, sharex=True, sharey=True)
+        for place, axis in np.ndenumerate(axes):
+            kind, name = kinds[place[0]], names[place[1]]
+            some = rows[(rows["kind"] == kind) & (rows["impl"] == name)]
+            table = some.pivot_table(index="batch", columns="steps", values="speedup")
+            noisy = some.pivot_table(index="batch", columns="steps", values="noisy", aggfunc="max")
+            words = table.map(lambda value: number(value, 2)) + noisy.map(lambda n: " ~" * bool(n))
+            sns.heatmap(
+                np.log2(table), ax=axis, cmap=COLOURS, vmin=-scale, vmax=scale, cbar=False,
+                annot=words.to_numpy(), fmt="", linewidths=1.5, linecolor="white",
+            )  # fmt: skip
+            figure.readable(axis)
+            axis.set_title(f"{name}, {kind}")
+            axis.set(xlabel="steps" * (place[0] == len(kinds) - 1), ylabel="batch" * (not place[1]))
+            axis.tick_params(length=0, labelrotation=0)
+        canvas.savefig(path, format="png", dpi=DPI, facecolor="white", transparent=False)
