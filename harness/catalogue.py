@@ -74,7 +74,7 @@ def entries() -> Iterator[Entry]:
 
 def show(console: Console | None = None) -> None:
     """Print the table."""
-    console = console or Console()
+    console = console or Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("name", "family", "framework", "supports", "dtypes", "here"):
         table.add_column(title, overflow="fold")
@@ -86,4 +86,4 @@ def show(console: Console | None = None) -> None:
     ready = sum(entry.problem is None for entry in found)
     console.print(f"\n{ready} of {len(found)} ready. What they are:")
     for entry in found:
-        console.print(f"  {entry.name}: {entry.about}", markup=False, highlight=False)
+        console.print(f"  {entry.name}: {entry.about}", markup=False, soft_wrap=True)

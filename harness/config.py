@@ -142,7 +142,7 @@ def parse(text: str, name: str) -> Profile:
     devices = sorted({point.placement.device for point in asked})
     if len(devices) > 1:
         raise UsageError(
-            f"device = {devices}: give one device per profile, since ceilings and checks are its own"
+            f"device = {devices}: give one device per profile, whose ceilings and checks those are"
         )
     return profile
 

@@ -74,4 +74,4 @@ def show(console: Console | None = None) -> None:
     rows = lines()
     width = max(len(what) for what, _ in rows)
     for what, found in rows:
-        console.print(f"{what:<{width}}  {found}", markup=False, highlight=False)
+        console.print(f"{what:<{width}}  {found}", markup=False, highlight=False, soft_wrap=True)

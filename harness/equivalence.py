@@ -80,10 +80,12 @@ def check_one(
             failures.append(row)
         _print(console, row)
     for row in failures:
-        console.print(f"FAILED {name}: {row['claim']}", markup=False)
-        console.print(f"  {row['dtype']}, {row['spec']}: {row['message']}", markup=False)
+        console.print(f"FAILED {name}: {row['claim']}", markup=False, soft_wrap=True)
+        console.print(
+            f"  {row['dtype']}, {row['spec']}: {row['message']}", markup=False, soft_wrap=True
+        )
     words = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status != "failed")
-    console.print(f"{name}: {words}", markup=False)
+    console.print(f"{name}: {words}", markup=False, soft_wrap=True)
     return 1 if failures else 0
 
 
@@ -92,7 +94,8 @@ def _print(console: Console, row: Row) -> None:
     figures = f"{error:.1e} <= {tolerance:.1e}" if error is not None and tolerance else ""
     colour = {"passed": "green", "failed": "red"}.get(str(row["status"]), "dim")
     console.print(
-        f"[{colour}]{row['status']:<11}[/] {row['dtype']:<9} {row['check']:<36} {figures}"
+        f"[{colour}]{row['status']:<11}[/] {row['dtype']:<9} {row['check']:<36} {figures}",
+        soft_wrap=True,
     )
 
 

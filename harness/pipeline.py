@@ -63,13 +63,14 @@ def _print_summary(console: Console, plan: Plan) -> None:
     cells = sum(len(s.contenders) + len(s.absent) for s in plan.sittings)
     console.print(
         f"\n{plan.profile.name}: {plan.total} points, {plan.done} done, {len(plan.sittings)} to "
-        f"measure ({cells} cells), {len(plan.dropped)} dropped; about {words(plan.estimate_s)}"
+        f"measure ({cells} cells), {len(plan.dropped)} dropped; about {words(plan.estimate_s)}",
+        soft_wrap=True,
     )
     for point, reason in plan.dropped:
-        console.print(f"dropped: {point.label()}: {reason}", markup=False)
+        console.print(f"dropped: {point.label()}: {reason}", markup=False, soft_wrap=True)
     absent = {c.impl: (status, why) for s in plan.sittings for c, status, why in s.absent}
     for impl, (status, why) in sorted(absent.items()):
-        console.print(f"{status}: {impl}: {why}", markup=False)
+        console.print(f"{status}: {impl}: {why}", markup=False, soft_wrap=True)
 
 
 def run_profile(

@@ -7,7 +7,7 @@ import pytest
 
 import impls
 from harness import floors, machine, system
-from harness.config import Profile
+from harness.config import FEWEST_ROUNDS, Profile
 from harness.errors import UsageError
 from harness.floors import Ceilings
 from harness.forecast import HOPED_FACTOR, Forecast
@@ -104,7 +104,7 @@ def test_a_small_budget_drops_the_dearest_points_and_says_so(cards):
     kept = [cost[s.point] for s in small.sittings]
     assert max(kept) <= min(cost[point] for point, _ in small.dropped)
     for _, reason in small.dropped:
-        assert "7 rounds" in reason
+        assert "3 rounds" in reason
         assert "--budget" in reason
     assert small.estimate_s <= 55.0 + 1e-9
 
@@ -114,7 +114,7 @@ def test_points_are_dropped_only_as_far_as_the_budget_demands(cards, available):
     def hoped(points):
         arms = build(profile(), [], CEILINGS).sittings[0].contenders
         forecast = Forecast([], CEILINGS)
-        return [forecast.sitting_s(point, arms, 7, HOPED_FACTOR) for point in points]
+        return [forecast.sitting_s(point, arms, FEWEST_ROUNDS, HOPED_FACTOR) for point in points]
 
     made = build(profile(), [], CEILINGS, budget_s=50.0 + available)
     kept, dropped = hoped(s.point for s in made.sittings), hoped(p for p, _ in made.dropped)
