@@ -142,7 +142,8 @@ def report(session: nox.Session) -> None:
 @shared
 def conformance(session: nox.Session) -> None:
     """The full product of conformance checks, and everything else that is slow."""
-    _run(session, "-m", "pytest", "-n", "2", "-m", "slow", "--timeout=3600", *session.posargs)
+    _run(session, "-m", "pytest", "-n", "2", "-m", "slow", "--timeout=3600",
+         *session.posargs, XLA_FLAGS=os.environ.get("XLA_FLAGS", ""))  # fmt: skip
 
 
 @shared

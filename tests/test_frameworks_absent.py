@@ -60,13 +60,12 @@ def test_plan_works_without(absent, tmp_path):
     assert "18" in done.stdout
 
 
-@pytest.mark.parametrize("absent", ["jax", "torch"])
-def test_report_reads_recorded_rows_without(absent, tmp_path):
+def test_report_reads_recorded_rows_without_any_framework(tmp_path):
     from tests.recorded import write_run
 
     write_run(tmp_path / "run")
     out = ["--out", str(tmp_path / "run"), "--html", str(tmp_path / "html")]
-    done = command_without([absent, f"{absent}lib"], "report", *out)
+    done = command_without(["jax", "jaxlib", "torch"], "report", *out)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "index.html").exists()
 
