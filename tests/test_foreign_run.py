@@ -12,7 +12,7 @@ from harness import results
 TOP = Path(__file__).resolve().parent.parent
 PROFILE = """
 [profile]
-budget = "35s"
+budget = "120s"
 threads = 1
 baseline = "numpy_qrnn"
 contenders = ["minigru", "numpy_qrnn"]

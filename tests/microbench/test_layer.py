@@ -1,9 +1,12 @@
 """One layer, one call: every implementation in groups per cell (`nox -s microbench`)."""
 
+from dataclasses import replace
+
 import pytest
 
 import impls
 from harness.grid import Point
+from impls import params
 from impls.contract import ModelSpec, Placement
 from tests.microbench.conftest import in_turns, prepared
 
@@ -14,9 +17,13 @@ SPEC = ModelSpec(input_size=320, hidden_size=320)
 def able():
     """Implementations that support the cells and are installed."""
     cards = [impls.get(name) for name in impls.names()]
-    fits = (c for c in cards if c.family in ("qrnn", "lstm"))
-    placement = Placement()
-    return [c.name for c in fits if not impls.missing(c) and not c.unsupported(SPEC, placement)]
+    fits = [card for card in cards if card.family in params.FAMILIES]
+    return [
+        card.name
+        for card in fits
+        if not impls.missing(card)
+        and not card.unsupported(replace(SPEC, family=card.family), Placement())
+    ]
 
 
 @pytest.mark.parametrize("name", able())
