@@ -56,13 +56,13 @@ QB_HD void backward_tile(const Thread<K>& me, const Line<const typename K::T>& p
     float c = before[v], g = flow[v];
     cell[v] = c;
     back[v] = g;
-#pragma unroll
+#pragma unroll 4
     for (int s = 0; s < K::SEGMENTS; ++s) {
       if (s == me.segment) cell[v] = c;
       c = fmaf(exchange[slot<K, 3>(buffer, 0, s, v, me.lane)], c,
                exchange[slot<K, 3>(buffer, 1, s, v, me.lane)]);
     }
-#pragma unroll
+#pragma unroll 4
     for (int s = K::SEGMENTS - 1; s >= 0; --s) {
       if (s == me.segment) back[v] = g;
       g = fmaf(exchange[slot<K, 3>(buffer, 0, s, v, me.lane)], g,

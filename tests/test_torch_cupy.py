@@ -1,0 +1,316 @@
+"""torch_cupy: the operator and the layer over the CPU shim, the same on a device where there is one."""
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import impls
+from impls.contract import POOLINGS, ModelSpec, Placement
+from tests import cuda_shim
+from tests.torch_works import check_against_oracle, parameters
+
+torch = pytest.importorskip("torch")
+
+NAME = "torch_cupy"
+LAYER = ModelSpec(input_size=12, hidden_size=20)
+STACK = ModelSpec(
+    input_size=5, hidden_size=6, layers=3, kernel_width=3, dense=True, bidirectional=True
+)
+RAGGED = (9, 1, 4)
+DTYPES = ("float32", "bfloat16")
+shim = pytest.mark.skipif(cuda_shim.COMPILER is None, reason="no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def _operators():
+    """The CUDA operators, offered on the CPU too: the same code but for the launch."""
+    from impls.torch_cupy import library
+
+    cpu = torch.library.Library(library.NAMESPACE, "FRAGMENT")
+    cpu.impl("pool", library.pool, "CPU")
+    cpu.impl("pool_backward", library.pool_backward, "CPU")
+    yield
+    del cpu
+    gc.collect()
+
+
+@pytest.fixture
+def on_cpu(_operators, monkeypatch):
+    """Launches run the unchanged kernels over the shim."""
+    from impls.torch_cupy import launch
+
+    monkeypatch.setattr(launch, "launch", cuda_shim.launch)
+
+
+def arguments(pooling="fo", dtype="float32", steps=6, batch=2, hidden=4, device="cpu", **changes):
+    """Arguments of the operator, all tensors recorded."""
+    torch.manual_seed(1)
+    gates = len(ModelSpec(pooling=pooling).gates)
+    pre = torch.randn(steps, batch, gates * hidden, device=device, dtype=getattr(torch, dtype))
+    bias = torch.randn(gates * hidden, device=device)
+    c0 = torch.randn(batch, hidden, device=device)
+    words = {"lengths": None, "seed": None, "rows": None, "t0": None, "pooling": pooling,
+             "zone": "none", "keeps_state": True, "zoneout": 0.0, "layer": 0, "reverse": False}
+    tensors = {"pre": pre.requires_grad_(), "bias": bias.requires_grad_(),
+               "c0": c0.requires_grad_()}  # fmt: skip
+    return tuple((tensors | words | changes).values())
+
+
+def pool(*args):
+    return torch.ops.quasibench_cuda.pool(*args)
+
+
+@shim
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel_width", [1, 2, 5])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_values_states_and_gradients_equal_the_oracle(on_cpu, pooling, kernel_width, dtype):
+    spec = replace(LAYER, pooling=pooling, kernel_width=kernel_width)
+    check_against_oracle(NAME, spec, dtype)
+
+
+@shim
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lengths", [None, RAGGED])
+@pytest.mark.parametrize("mode", ["keep", "literal"])
+def test_a_dense_bidirectional_stack_with_zoneout_equals_the_oracle(on_cpu, mode, lengths, dtype):
+    layers = 3 if dtype == "float32" else 1
+    spec = replace(STACK, pooling="ifo", zoneout=0.4, zoneout_mode=mode, layers=layers)
+    check_against_oracle(NAME, spec, dtype, lengths=lengths, seed=(1 << 63) + 5)
+
+
+@shim
+@pytest.mark.parametrize("policy", ["off", "expectation"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_zoneout_in_evaluation_follows_its_policy(on_cpu, pooling, policy):
+    spec = replace(LAYER, pooling=pooling, zoneout=0.4, zoneout_eval=policy)
+    check_against_oracle(NAME, spec)
+
+
+@shim
+def test_sequences_shorter_than_the_window_equal_the_oracle(on_cpu):
+    spec = replace(LAYER, kernel_width=5, bidirectional=True)
+    for steps, lengths in ((1, None), (2, None), (2, (1, 2, 1))):
+        check_against_oracle(NAME, spec, steps=steps, lengths=lengths)
+
+
+@shim
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["train_step", "forward", "step"])
+def test_other_kinds_of_work_equal_the_oracle(on_cpu, kind, dtype):
+    spec = replace(LAYER, zoneout=0.2)
+    check_against_oracle(NAME, spec, dtype, kind=kind, steps=1 if kind == "step" else 9, seed=11)
+
+
+@shim
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_any_stride_equal_those_of_a_dense_one(on_cpu, dtype):
+    args = arguments(dtype=dtype)
+    y = pool(*args)[0]
+    dense = torch.randn_like(y)
+    spread = torch.stack([dense, dense], dim=3)[..., 0]
+    turned = dense.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    one = torch.ones((), dtype=y.dtype)
+    for given, expected in ((spread, dense), (turned, dense), (one.expand_as(y), torch.ones_like(y))):
+        assert given.stride() != expected.stride()
+        found, wanted = (
+            torch.autograd.grad(y, args[:3], dy, retain_graph=True) for dy in (given, expected)
+        )
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@shim
+def test_gates_that_are_a_slice_of_a_wider_tensor_are_read_in_place(on_cpu):
+    args = arguments()
+    wide = torch.randn(6, 5, 2 * 12)
+    wide[:, 1:3, 4:16] = args[0].detach()
+    sliced = wide[:, 1:3, 4:16].requires_grad_()
+    found, expected = pool(sliced, *args[1:]), pool(*args)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    (a,), (b,) = (torch.autograd.grad(o[0].square().sum(), x)
+                  for o, x in ((found, sliced), (expected, args[0])))  # fmt: skip
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@shim
+def test_opcheck_passes(on_cpu):
+    for args in (arguments(), arguments("ifo", "bfloat16", lengths=torch.tensor([6, 2]))):
+        torch.library.opcheck(torch.ops.quasibench_cuda.pool.default, args)
+
+
+@shim
+def test_torch_compile_sees_no_graph_break_and_equal_gradients(on_cpu):
+    def loss(pre, *more):
+        y, c, _ = pool(pre * 2, *more)
+        return (y * 3).sum() + c.sum()
+
+    args = arguments()
+    assert torch._dynamo.explain(loss)(*args).graph_break_count == 0
+    torch._dynamo.reset()
+    expected = torch.autograd.grad(loss(*args), args[:3])
+    quick = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    for a, b in zip(torch.autograd.grad(quick(*args), args[:3]), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    torch._dynamo.reset()
+
+
+@shim
+def test_a_second_derivative_raises_and_says_what_to_do(on_cpu):
+    args = arguments()
+    first = torch.autograd.grad(pool(*args)[0].square().sum(), args[:3], create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative: take it through torch_eager"):
+        first[0].sum().backward()
+
+
+@shim
+def test_an_unused_output_costs_no_gradient_of_it(on_cpu):
+    args = arguments()
+    y, c, _ = pool(*args)
+    by_c = torch.autograd.grad(c.sum(), args[:3], retain_graph=True)
+    by_both = torch.autograd.grad(c.sum() + 0 * y.sum(), args[:3])
+    for a, b in zip(by_c, by_both, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@shim
+def test_autocast_runs_the_product_and_the_gates_in_bfloat16(on_cpu):
+    from impls.torch_cupy.core import core
+
+    params = {n: torch.from_numpy(v) for n, v in parameters(LAYER).items()}
+    own = {n.removeprefix("layers.0.fwd."): v for n, v in params.items()}
+    state = {"c": torch.zeros(3, 20), "window": torch.zeros(1, 3, 12)}
+    x = torch.randn(9, 3, 12)
+    exact, _ = core(LAYER, own, x, state, None, None, 0, "fwd")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, final = core(LAYER, own, x, state, None, None, 0, "fwd")
+    assert (y.dtype, final["c"].dtype) == (torch.bfloat16, torch.float32)
+    assert (y.float() - exact).norm() / exact.norm() < 2e-2
+
+
+WRONG = [
+    ({"pre": torch.zeros(6, 2, 12, dtype=torch.float64)}, TypeError, "pre is torch.float64: give"),
+    ({"pre": torch.zeros(6, 2, 24)[..., ::2]}, ValueError, "channels must be adjacent"),
+    ({"pre": torch.zeros(6, 2, 13)}, ValueError, "pre has 13 channels: give 3 gates"),
+    ({"pre": torch.zeros(6, 24)}, ValueError, r"pre has shape \(6, 24\)"),
+    ({"bias": torch.zeros(11)}, ValueError, r"bias has shape \(11,\): give \(12,\)"),
+    ({"c0": torch.zeros(2, 4, dtype=torch.bfloat16)}, TypeError, "c0 is torch.bfloat16: give"),
+    ({"c0": torch.zeros(4, 2).T}, ValueError, "c0 has strides .* give it contiguous"),
+    ({"lengths": torch.ones(2, dtype=torch.int32)}, TypeError, "lengths is torch.int32: give"),
+    ({"lengths": torch.ones(3, dtype=torch.int64)}, ValueError, r"lengths has shape \(3,\)"),
+    ({"pooling": "fifo"}, ValueError, "pooling 'fifo' .* allowed are f, fo, ifo"),
+    ({"zone": "hold"}, ValueError, "zoneout 'hold' needs rows"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), WRONG)
+def test_wrong_arguments_are_refused_before_the_launch(on_cpu, monkeypatch, change, error, message):
+    from impls.torch_cupy import launch
+
+    monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("launched"))
+    with torch.no_grad(), pytest.raises(error, match=message):
+        pool(*arguments(**change))
+
+
+def test_the_card_says_where_it_runs():
+    card = impls.get(NAME)
+    assert "'lstm'" in card.unsupported(ModelSpec(family="lstm"), Placement("cuda"))
+    assert "torch_native" in card.unsupported(ModelSpec(), Placement("cpu"))
+    assert "float64" in card.unsupported(ModelSpec(), Placement("cuda", "float64"))
+    for dtype in DTYPES:
+        assert card.unsupported(STACK, Placement("cuda", dtype)) is None
+
+
+def device():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    pytest.importorskip("cupy")
+    return "cuda"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_cuda_equals_the_oracle(pooling, dtype):
+    spec = replace(LAYER, bidirectional=True, zoneout=0.2, pooling=pooling)
+    for changes in ({"lengths": RAGGED, "seed": 3}, {}, {"kind": "train_step", "seed": 4}):
+        check_against_oracle(NAME, spec, dtype, device(), **changes)
+    wide = replace(LAYER, hidden_size=322, pooling=pooling)
+    check_against_oracle(NAME, wide, dtype, device(), batch=40, steps=150)
+
+
+@pytest.mark.gpu
+def test_cuda_mask_equals_the_oracles_bit_for_bit():
+    from impls.reference import hold_mask
+
+    spec = ModelSpec(hidden_size=40, pooling="f", zoneout=0.5)
+    rows, t0 = torch.tensor([3, 7], device=device()), torch.tensor([0, 13], device="cuda")
+    args = arguments("f", steps=50, hidden=40, device="cuda", zone="hold", zoneout=0.5, rows=rows,
+                     t0=t0, seed=torch.tensor([99], device="cuda"), layer=2)  # fmt: skip
+    with torch.no_grad():
+        args[0].zero_()  # z = 0 and f = 1/2: c is held or halved, exactly
+        args[1].zero_()
+        cells = torch.cat([args[2][None], pool(*args)[0]]).cpu()
+    held = hold_mask(spec, 99, rows.cpu().numpy(), t0.cpu().numpy(), 50, 2, "fwd")
+    np.testing.assert_array_equal(cells[1:] == cells[:-1], held)
+
+
+@pytest.mark.gpu
+def test_a_launch_is_ordered_on_the_current_stream():
+    args = arguments(steps=64, batch=64, hidden=256, device=device())
+    with torch.no_grad():
+        expected = pool(*args)[0]
+        late, stream = torch.zeros_like(args[0]), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(100_000_000)
+            late.copy_(args[0])
+            found = pool(late, *args[1:])[0]
+        stream.synchronize()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_captured_graph_replays_new_inputs_and_a_new_seed(dtype):
+    where, seed = device(), torch.tensor([1], device="cuda")
+    batch = torch.arange(2, device=where)
+    args = arguments(dtype=dtype, device=where, zone="hold", zoneout=0.5, seed=seed, rows=batch,
+                     t0=batch)  # fmt: skip
+    with torch.no_grad():
+        pool(*args)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y, c, _ = pool(*args)
+        args[0].normal_()
+        seed.fill_(2)
+        graph.replay()
+        torch.testing.assert_close((y, c), pool(*args)[:2], rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+def test_capturing_an_uncompiled_kernel_says_what_to_do(monkeypatch):
+    from impls.torch_cupy import launch
+
+    args = arguments(device=device())
+    monkeypatch.setattr(launch, "_functions", {})
+    with pytest.raises(RuntimeError, match="make the same call once before the capture"):  # noqa: SIM117
+        with torch.no_grad(), torch.cuda.graph(torch.cuda.CUDAGraph()):
+            pool(*args)
+
+
+@pytest.mark.gpu
+def test_more_than_two_to_the_31_elements_are_addressed():
+    steps, hidden = 70_000, 4096  # 70,000 * 2 * 4 * 4096 gates in bfloat16: 4.6 GB, 2.3e9 elements
+    if torch.cuda.mem_get_info(device())[0] < 16 << 30:
+        pytest.skip("less than 16 GiB of device memory are free")
+    pre = torch.randn(steps, 2, 4 * hidden, device="cuda", dtype=torch.bfloat16)
+    bias, c0 = torch.zeros(4 * hidden, device="cuda"), torch.zeros(2, hidden, device="cuda")
+    words = (None, None, None, None, "ifo", "none", True, 0.0, 0, False)
+    y, c, _ = pool(pre, bias, c0, *words)
+    half, state, _ = pool(pre[: steps // 2], bias, c0, *words)
+    rest, end, _ = pool(pre[steps // 2 :], bias, state, *words)
+    torch.testing.assert_close(torch.cat([half, rest])[-100:], y[-100:])
+    torch.testing.assert_close(end, c)
