@@ -31,13 +31,8 @@ ZONES = {
         False,
     ),
 }
-SHAPES = [
-    (8, 1, 6, 1),
-    (9, 4, 1, 2),
-    (3, 9, 7, 4),
-    (2, 21, 33, 5),
-    (1, 40, 97, 16),
-]  # B, T, H, spacing
+# batch, steps, hidden, spacing
+SHAPES = [(8, 1, 6, 1), (9, 4, 1, 2), (3, 9, 7, 4), (2, 21, 33, 5), (1, 40, 97, 16)]
 
 
 def layer(pooling, hidden, **more):
@@ -213,13 +208,13 @@ def test_no_compiler_is_one_line_that_says_what_to_install(tmp_path, monkeypatch
 
 def test_a_compiler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
-    with pytest.raises(build.CompilerMissing, match="no-such-compiler.*unset it"):
+    with pytest.raises(build.CompilerMissing, match=r"no-such-compiler.*unset it"):
         build.shared_object()
 
 
 def test_a_broken_compiler_is_named_with_its_own_words(fake, tmp_path):
     fake('echo "x: note" >&2; echo "fatal error: no headers" >&2; exit 1')
-    with pytest.raises(build.CompilerMissing, match="fatal error: no headers.*install"):
+    with pytest.raises(build.CompilerMissing, match=r"fatal error: no headers.*install"):
         build.shared_object()
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -304,8 +304,8 @@ def every_kernel():
         for pooling, zone in product(POOLINGS, cuda.ZONES):
             for keeps in (True, False) if pooling == "ifo" and zone != "none" else (True,):
                 kind = (dtype, pooling, zone, keeps, packed, 32)
-                yield cuda.Kernel(cuda.FORWARD, *kind, 8, 8)
-                yield cuda.Kernel(cuda.BACKWARD, *kind, *((8, 8) if packed == 1 else (16, 4)))
+                yield cuda.Kernel(cuda.FORWARD, *kind, *((8, 8) if packed == 1 else (4, 8)))
+                yield cuda.Kernel(cuda.BACKWARD, *kind, *((8, 8) if packed == 1 else (8, 4)))
 
 
 REGISTERS = {cuda.FORWARD: 96, cuda.BACKWARD: 128}

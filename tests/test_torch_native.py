@@ -283,3 +283,21 @@ def test_the_card_refuses_what_it_cannot_compute_with_a_reason():
     assert "'lstm'" in card.unsupported(ModelSpec(family="lstm"), Placement())
     assert "torch_cupy" in card.unsupported(LAYER, Placement("cuda"))
     assert card.unsupported(STACK, Placement(dtype="bfloat16")) is None
+
+
+def test_the_direct_call_and_the_operator_give_the_same_bits():
+    from impls.torch_native import op
+
+    given = arguments(steps=40)
+    dy = torch.randn(40, 2, 4)
+    rest = (None, None, None, list(FO), 0.0)
+    direct = op.layer(*given, *rest)
+    assert all(torch.equal(*pair) for pair in zip(direct, layer(*given), strict=False))
+    found = torch.autograd.grad(direct[0], given, dy)
+    for one, other in zip(found, gradients(given, dy), strict=True):
+        assert torch.equal(one, other)
+    (dx,) = torch.autograd.grad(
+        op.layer(*given, *rest)[0].square().sum(), given[:1], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        dx.sum().backward()

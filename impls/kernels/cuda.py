@@ -128,31 +128,29 @@ def choose(
     # One instantiation where the mode makes no difference.
     keeps_state = keeps_state or pooling != "ifo" or zone == "none"
     kind = (which, dtype, pooling, zone, keeps_state)
-    wide, narrow = _geometries(batch, steps, hidden, multiprocessors)
-    if dtype == "bfloat16" and pairs and wide is not None:
-        lanes, segments = wide
+    lanes, segments = _geometry(batch, steps, hidden, multiprocessors)
+    many = batch * -(-hidden // 64) >= multiprocessors
+    if dtype == "bfloat16" and pairs and many and (lanes, segments) == (32, 4):
         # Two channels of eight steps would not fit the registers of the backward pass.
         length = 8 if which == FORWARD else 4
         return Kernel(*kind, 2, lanes, segments * 8 // length, length)
-    return Kernel(*kind, 1, *narrow, 8)
+    return Kernel(*kind, 1, lanes, segments, 8)
 
 
-def _geometries(
-    batch: int, steps: int, hidden: int, multiprocessors: int
-) -> tuple[tuple[int, int] | None, tuple[int, int]]:
-    """(lanes, segments) for two channels per lane, or None; and for one channel per lane."""
-    short = 4 if steps <= 32 else 8
-    wide = (32, short) if batch * -(-hidden // 64) >= multiprocessors else None
+def _geometry(batch: int, steps: int, hidden: int, multiprocessors: int) -> tuple[int, int]:
+    """(lanes, segments): many small blocks where there is work for all, else longer tiles.
+
+    It must not depend on anything that differs between the two passes (the gradient's strides
+    decide on pairs): the backward pass reads the forward pass's checkpoints.
+    """
     blocks = batch * -(-hidden // 32)
+    if blocks >= 4 * multiprocessors or steps <= 32:
+        return 32, 4
     if blocks >= multiprocessors or steps <= 64:
-        return wide, (32, short)
+        return 32, 8
     if 2 * blocks >= multiprocessors or steps <= 128:
-        return wide, (16, 16)
-    return wide, (8, 32)
-
-
-# The rounding of `tiles` must not depend on `pairs`, which the gradient's strides decide in the
-# backward pass; both geometries above therefore have equal tiles wherever `wide` exists.
+        return 16, 16
+    return 8, 32
 
 
 @dataclass(frozen=True)

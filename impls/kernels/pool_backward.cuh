@@ -2,6 +2,15 @@
 
 namespace qb {
 
+// Factors of the old state and of z in a step of backward_tile. Two kinds of steps are told to it
+// by their gates alone, which makes their gate gradients 0: a held unit has f = 1 (and, in mode
+// keep, i = 0), a step outside the sequence f = 1, i = 0, z = 0.
+template <class K>
+QB_HD void factors(const Thread<K>& me, float f, float i, bool valid, float* keep, float* admit) {
+  mix<K::P, K::MASK ? ZONE_NONE : K::Z>(f, i, me.rest, K::KEEPS, keep, admit);
+  if (K::Z == ZONE_EXPECT && !valid) *keep = 1.0f;  // p + (1 - p) * 1 may round
+}
+
 // One tile: `before` is the state before it, `flow` goes from the gradient of the state after the
 // tile to that of the state before it; `sums` gathers the gradients of the bias.
 template <class K, bool EDGE>
@@ -13,34 +22,47 @@ QB_HD void backward_tile(const Thread<K>& me, const Line<const typename K::T>& p
   constexpr int L = K::STEPS, V = K::V, LAST = K::LAST, O = K::P == POOL_F ? 0 : GATE_O;
   const int t = first + me.segment * L - me.shift;
   typename K::Packed raw[K::GATES][L], raw_dy[L];
+  const T* from = pre.at(me.template readable<EDGE>(t));
+  const T* from_dy = given.at(me.template readable<EDGE>(t));
 #pragma unroll
   for (int l = 0; l < L; ++l) {
-    const int from = me.template readable<EDGE>(t + l);
-    const T* at = pre.at(from);
+    if (EDGE) {
+      from = pre.at(me.template readable<EDGE>(t + l));
+      from_dy = given.at(me.template readable<EDGE>(t + l));
+    }
 #pragma unroll
-    for (int g = 0; g < K::GATES; ++g) raw[g][l] = read<T, V>(at + (i64)g * hidden);
-    raw_dy[l] = read<T, V>(given.at(from));
+    for (int g = 0; g < K::GATES; ++g) raw[g][l] = read<T, V>(from + (i64)g * hidden);
+    raw_dy[l] = read<T, V>(from_dy);
+    from += pre.step;  // one running address takes fewer registers than one per step
+    from_dy += given.step;
   }
 
   float z[L][V], f[L][V], o[L][V], i[L][V], dy[L][V];
-  u32 held[V];
 #pragma unroll
   for (int v = 0; v < V; ++v) {
-    held[v] = K::MASK ? me.held(first, v) : 0u;
+    const u32 held = K::MASK ? me.held(first, v) : 0u;
     float a = 1.0f, b = 0.0f, r = 0.0f;
 #pragma unroll
     for (int l = 0; l < L; ++l) {
       const bool valid = me.template valid<EDGE>(t + l);
-      z[l][v] = me.tanh_gate(raw[GATE_Z][l].get(v), v);
-      f[l][v] = me.gate(GATE_F, raw[GATE_F][l].get(v), v);
-      i[l][v] = K::P == POOL_IFO ? me.gate(LAST, raw[LAST][l].get(v), v) : 0.0f;
+      float zv = me.tanh_gate(raw[GATE_Z][l].get(v), v);
+      float fv = me.gate(GATE_F, raw[GATE_F][l].get(v), v);
+      float iv = K::P == POOL_IFO ? me.gate(LAST, raw[LAST][l].get(v), v) : 0.0f;
+      if (K::MASK) {
+        float keep, admit;
+        mix<K::P, K::Z>(fv, iv, me.slope((held >> l) & 1u), K::KEEPS, &keep, &admit);
+        fv = keep;
+        if (K::P == POOL_IFO) iv = admit;
+      }
+      z[l][v] = valid ? zv : 0.0f;
+      f[l][v] = valid ? fv : 1.0f;
+      i[l][v] = valid ? iv : 0.0f;
       o[l][v] = K::P == POOL_F ? 1.0f : me.output_gate(raw[O][l].get(v), v);
       dy[l][v] = valid ? raw_dy[l].get(v) : 0.0f;
       float keep, admit;
-      mix<K::P, K::Z>(f[l][v], i[l][v], me.slope((held[v] >> l) & 1u), K::KEEPS, &keep, &admit);
-      keep = valid ? keep : 1.0f;
+      factors<K>(me, f[l][v], i[l][v], valid, &keep, &admit);
       a *= keep;
-      b = fmaf(keep, b, valid ? admit * z[l][v] : 0.0f);
+      b = fmaf(keep, b, admit * z[l][v]);
       // A step's gradient reaches the segment's begin through its own and all earlier `keep`.
       r = fmaf(a, dy[l][v] * o[l][v], r);
     }
@@ -77,33 +99,35 @@ QB_HD void backward_tile(const Thread<K>& me, const Line<const typename K::T>& p
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       float keep, admit;
-      mix<K::P, K::Z>(f[l][v], i[l][v], me.slope((held[v] >> l) & 1u), K::KEEPS, &keep, &admit);
+      factors<K>(me, f[l][v], i[l][v], me.template valid<EDGE>(t + l), &keep, &admit);
       earlier[l][v] = cell[v];
-      const float next = fmaf(keep, cell[v], admit * z[l][v]);
-      cell[v] = me.template valid<EDGE>(t + l) ? next : cell[v];
+      cell[v] = fmaf(keep, cell[v], admit * z[l][v]);
     }
+  T* to = dpre.at(t + L - 1);
 #pragma unroll
   for (int l = L - 1; l >= 0; --l) {
     const bool valid = me.template valid<EDGE>(t + l);
     float grad[K::GATES][V];
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const float slope = me.slope((held[v] >> l) & 1u), slope_i = K::KEEPS ? slope : 1.0f;
+      const float slope = K::Z == ZONE_EXPECT ? me.rest : 1.0f;
+      const float slope_i = K::KEEPS ? slope : 1.0f;
       float keep, admit, di = 0.0f;
-      mix<K::P, K::Z>(f[l][v], i[l][v], slope, K::KEEPS, &keep, &admit);
+      factors<K>(me, f[l][v], i[l][v], valid, &keep, &admit);
       const float dc = fmaf(dy[l][v], o[l][v], back[v]);
       gate_gradients<K::P>(dc, earlier[l][v], z[l][v], f[l][v], i[l][v], slope, slope_i, admit,
                            &grad[GATE_Z][v], &grad[GATE_F][v], &di);
       if (K::P != POOL_F) grad[O][v] = output_gradient(dy[l][v], cell[v], o[l][v]);
       if (K::P == POOL_IFO) grad[LAST][v] = di;
-      back[v] = valid ? keep * dc : back[v];
+      back[v] = keep * dc;
       cell[v] = earlier[l][v];
 #pragma unroll
-      for (int g = 0; g < K::GATES; ++g) sums[g][v] += valid ? grad[g][v] : 0.0f;
+      for (int g = 0; g < K::GATES; ++g) sums[g][v] += grad[g][v];
     }
     if (me.own && valid)
 #pragma unroll
-      for (int g = 0; g < K::GATES; ++g) write<T, V>(dpre.at(t + l) + (i64)g * hidden, grad[g]);
+      for (int g = 0; g < K::GATES; ++g) write<T, V>(to + (i64)g * hidden, grad[g]);
+    to -= dpre.step;
   }
 }
 
@@ -140,7 +164,7 @@ QB_HD void add_segments(const Thread<K>& me, float* meeting, const float (*sums)
 // Dynamic shared memory: (6 + G) * SEGMENTS * LANES * V floats. Block, grid and alignment as
 // above.
 template <class T, int P, int Z, bool KEEPS, int V, int LANES, int SEGMENTS, int STEPS>
-__global__ void __launch_bounds__(LANES* SEGMENTS)
+__global__ void __launch_bounds__(LANES* SEGMENTS, LANES* SEGMENTS < 256 ? 5 : 2)
     pool_backward(const T* __restrict__ pre, const float* __restrict__ checkpoints,
                   const T* __restrict__ dy, const float* __restrict__ dc_final,
                   T* __restrict__ dpre, float* __restrict__ dc0, float* __restrict__ dbias,

@@ -12,11 +12,13 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
   constexpr int L = K::STEPS, V = K::V;
   const int t = first + me.segment * L - me.shift;
   typename K::Packed raw[K::GATES][L];
+  const T* from = pre.at(me.template readable<EDGE>(t));
 #pragma unroll
   for (int l = 0; l < L; ++l) {
-    const T* at = pre.at(me.template readable<EDGE>(t + l));
+    if (EDGE) from = pre.at(me.template readable<EDGE>(t + l));
 #pragma unroll
-    for (int g = 0; g < K::GATES; ++g) raw[g][l] = read<T, V>(at + (i64)g * hidden);
+    for (int g = 0; g < K::GATES; ++g) raw[g][l] = read<T, V>(from + (i64)g * hidden);
+    from += pre.step;  // one running address takes fewer registers than one per step
   }
 
   float keep[L][V], term[L][V];
@@ -55,6 +57,7 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
     }
     carry[v] = walk;
   }
+  T* to = y.at(t);
 #pragma unroll
   for (int l = 0; l < L; ++l) {
     float out[V];
@@ -64,7 +67,8 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
       out[v] = c[v];
       if (K::P != POOL_F) out[v] *= me.output_gate(raw[K::P ? GATE_O : 0][l].get(v), v);
     }
-    if (me.own && me.template valid<EDGE>(t + l)) write<T, V>(y.at(t + l), out);
+    if (me.own && me.template valid<EDGE>(t + l)) write<T, V>(to, out);
+    to += y.step;
   }
 }
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from impls._torch import ops
 from impls._torch.stack import Mask, Tensors
 from impls.contract import ModelSpec
 from impls.kernels.native import POOLINGS, ZONES, kernels
-from impls.torch_native.op import qrnn_layer
+from impls.torch_native.op import layer as native_layer
 from impls.torch_native.plan import How
 
 kernels()  # compile now, while loading: never inside a clock
@@ -51,13 +50,16 @@ def core(
     fused = ops.fuse(spec, params)
     how = how_of(spec, mask, layer, direction)
     rows, t0 = mask[1:] if mask is not None else (None, None)
-    c, window = state["c"], state.get("window")
-    given = (x, fused.weight, fused.bias, c, window)
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
-    y, c_last, window_last, _, _ = qrnn_layer(
-        *given, lengths, rows, t0, list(how), spec.zoneout, save
+    y, c, window = native_layer(
+        x,
+        fused.weight,
+        fused.bias,
+        state["c"],
+        state.get("window"),
+        lengths,
+        rows,
+        t0,
+        how,
+        spec.zoneout,
     )
-    final = {"c": c_last}
-    if spec.kernel_width > 1:
-        final["window"] = window_last
-    return y, final
+    return y, {"c": c} if window is None else {"c": c, "window": window}

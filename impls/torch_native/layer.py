@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from impls.kernels.native import FORMATS, Call, kernels
 from impls.torch_native.memory import Workspace, result
-from impls.torch_native.plan import STATE_OF, How, Sizes, check, sizes_of
+from impls.torch_native.plan import STATE_OF, How, Sizes, check_once, sizes_of
 
 _FORMAT = {getattr(torch, name): number for name, number in FORMATS.items()}
 _workspace = Workspace()
@@ -22,6 +23,21 @@ _workspace = Workspace()
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+class Outputs(NamedTuple):
+    """What the forward pass returns.
+
+    y [T, B, H]; the final c [B, H]; the final window [K-1, B, C], None for K = 1; and if asked
+    for, else None, the gate sums [T, B, G*H] without bias and the states at every `spacing`-th
+    step.
+    """
+
+    y: Tensor
+    c: Tensor
+    window: Tensor | None
+    pre: Tensor | None
+    checkpoints: Tensor | None
 
 
 class Pass:
@@ -99,7 +115,7 @@ def layer_forward(
     how: Sequence[int],
     expectation: float,
     save: bool,
-) -> tuple[Tensor, ...]:
+) -> Outputs:
     """The layer's outputs.
 
     Args:
@@ -113,38 +129,41 @@ def layer_forward(
         save: keep what the backward pass needs.
 
     Returns:
-        y [T, B, H]; the final c and window; the gate sums [T, B, G*H] without bias and the
-        states at every `spacing`-th step, both empty unless `save`.
+        See `Outputs`.
 
     Raises:
         TypeError, ValueError: see `impls.torch_native.plan.check`.
     """
     way = How(*how)
-    sizes = check(x, weight, bias, c, window, lengths, rows, t0, way)
+    sizes = check_once(way, x, weight, bias, c, window, lengths, rows, t0)
     work = Pass(sizes, way, expectation, x, window, bias, (lengths, rows, t0))
     call, batch, steps = work.call, sizes.batch, sizes.steps
     wide, io = STATE_OF[x.dtype], x.dtype
     y = result((steps, batch, sizes.hidden), io)
     c_last = c.clone(memory_format=torch.contiguous_format)
-    pre = result((steps if save else 0, batch, sizes.width), io)
-    checkpoints = result((sizes.segments if save else 0, batch, sizes.hidden), wide)
     call.y, call.y_time, call.y_batch = y.data_ptr(), batch * sizes.hidden, sizes.hidden
-    call.c, call.checkpoints = c_last.data_ptr(), checkpoints.data_ptr() if save else None
-    every = pre.view(-1, sizes.width)
+    call.c = c_last.data_ptr()
+    every = checkpoints = None
+    if save:
+        every = result((steps * batch, sizes.width), io)
+        checkpoints = result((sizes.segments, batch, sizes.hidden), wide)
+        call.checkpoints = checkpoints.data_ptr()
     for begin, end in sizes.chunks(descending=bool(way.reverse)):
         taps = work.taps_of(begin, end)
-        if save:
+        if every is not None:
             sums = every[begin * batch : end * batch]
         else:
             sums = _workspace.matrix("sums", (end - begin) * batch, sizes.width, io)
         torch.mm(taps, weight, out=sums)
         call.pre = sums.data_ptr()
         work.kernels.pool_forward(work.argument)
-    window_last = x.new_empty((sizes.taps - 1, batch, sizes.features))
+    window_last = None
     if sizes.taps > 1:
+        window_last = torch.empty((sizes.taps - 1, batch, sizes.features), dtype=io)
         call.window_last = window_last.data_ptr()
         work.kernels.final_window(work.argument)
-    return y, c_last, window_last, pre, checkpoints
+    pre = None if every is None else every.view(steps, batch, sizes.width)
+    return Outputs(y, c_last, window_last, pre, checkpoints)
 
 
 def _strided(dy: Tensor | None, like: Tensor, hidden: int) -> tuple[Tensor, int, int]:

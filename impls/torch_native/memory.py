@@ -60,14 +60,18 @@ class Workspace(threading.local):
     """Scratch tensors of one thread by purpose; each grows to the largest request."""
 
     def __init__(self) -> None:
-        self._tensors: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._tensors: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def matrix(self, purpose: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """An uninitialised [rows, columns] that the next call for this purpose overwrites."""
         kept = self._tensors.get((purpose, dtype))
-        if kept is None or kept.numel() < rows * columns:
-            # A tensor born in inference mode could not be written outside of it.
-            with torch.inference_mode(False):
-                kept = torch.empty(rows * columns, dtype=dtype)
-            self._tensors[purpose, dtype] = kept
-        return kept[: rows * columns].view(rows, columns)
+        if kept is not None and kept[1].shape == (rows, columns):
+            return kept[1]
+        # A tensor born in inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            whole = None if kept is None else kept[0]
+            if whole is None or whole.numel() < rows * columns:
+                whole = torch.empty(rows * columns, dtype=dtype)
+            view = whole[: rows * columns].view(rows, columns)
+        self._tensors[purpose, dtype] = whole, view
+        return view

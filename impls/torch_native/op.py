@@ -30,7 +30,22 @@ _library.define(
     " -> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dc_first, Tensor dwindow_first)",
     tags=_TAGS,
 )
-_library.impl("qrnn_layer", layer_forward, "CPU")
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, c: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """`layer_forward` with empty tensors for what is absent, as a schema wants it."""
+    y, c_last, window, pre, checkpoints = layer_forward(x, weight, bias, c, *rest)
+    width, hidden = bias.shape[0], c.shape[1]
+    return (
+        y,
+        c_last,
+        x.new_empty(0, *x.shape[1:]) if window is None else window,
+        x.new_empty(0, x.shape[1], width) if pre is None else pre,
+        c.new_empty(0, x.shape[1], hidden) if checkpoints is None else checkpoints,
+    )
+
+
+_library.impl("qrnn_layer", _forward, "CPU")
 _library.impl("qrnn_layer_backward", layer_backward, "CPU")
 
 qrnn_layer = torch.ops.quasibench.qrnn_layer.default
@@ -98,16 +113,16 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     x, weight, bias, _, window, lengths, rows, t0, how, expectation, _ = inputs
     *_, pre, checkpoints = output
     ctx.save_for_backward(x, weight, bias, window, lengths, rows, t0, pre, checkpoints)
-    ctx.how, ctx.expectation = how, expectation
+    ctx.how, ctx.expectation, ctx.backward = how, expectation, _backward
     ctx.mark_non_differentiable(pre, checkpoints)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
-    dy, dc, dwindow, _, _ = given
+    dy, dc, dwindow = given[:3]
     needs_x, needs_weight, needs_bias, needs_c, needs_window = ctx.needs_input_grad[:5]
     for_inputs = needs_x or needs_window
-    dx, dweight, dbias, dc_first, dwindow_first = _backward(
+    dx, dweight, dbias, dc_first, dwindow_first = ctx.backward(
         *(dy, dc, dwindow, *ctx.saved_tensors, ctx.how, ctx.expectation),
         *(for_inputs, needs_weight),
     )
@@ -119,6 +134,54 @@ def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         dwindow_first if needs_window else None,
         *([None] * 6),
     )
+
+
+class _Direct(torch.autograd.Function):
+    """The operator without the dispatcher, which costs more than the rest of a small call."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
+        x, weight, bias, _, window, lengths, rows, t0, how, expectation = given
+        y, c_last, window_last, pre, checkpoints = layer_forward(*given, True)
+        ctx.save_for_backward(x, weight, bias, window, lengths, rows, t0, pre, checkpoints)
+        ctx.how, ctx.expectation = how, expectation
+        ctx.set_materialize_grads(False)
+        return y, c_last, window_last
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+        # With create_graph the operator is asked, whose own derivative raises.
+        ctx.backward = _backward if torch.is_grad_enabled() else layer_backward
+        return _gradients(ctx, *given)[:-1]
+
+
+def layer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    c: Tensor,
+    window: Tensor | None,
+    lengths: Tensor | None,
+    rows: Tensor | None,
+    t0: Tensor | None,
+    how: Sequence[int],
+    expectation: float,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """y, final c and final window of one layer, differentiable; arguments of `layer_forward`.
+
+    In a trace (torch.compile, fake tensors) and under autocast it is the operator `qrnn_layer`;
+    else the same functions are called directly.
+    """
+    given = (x, weight, bias, c, window)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    rest = (lengths, rows, t0, how, expectation)
+    if torch.compiler.is_compiling() or type(x) is not Tensor or torch.is_autocast_enabled("cpu"):
+        y, c_last, window_last = qrnn_layer(*given, *rest, save)[:3]
+    elif save:
+        y, c_last, window_last = _Direct.apply(*given, *rest)
+    else:
+        y, c_last, window_last, _, _ = layer_forward(*given, *rest, False)
+    return y, c_last, window_last if window is not None else None
 
 
 def _refuse(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
