@@ -1,5 +1,7 @@
 """What torch_native computes, and how its operator behaves inside PyTorch."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -301,3 +303,33 @@ def test_the_direct_call_and_the_operator_give_the_same_bits():
     )
     with pytest.raises(RuntimeError, match="no second derivative"):
         dx.sum().backward()
+
+
+LONG = """
+import resource, sys, torch
+from impls.torch_native.op import layer
+steps = int(sys.argv[1])
+x, weight = torch.ones(steps, 8, 64), torch.ones(128, 3 * 320)
+rest = (torch.zeros(3 * 320), torch.zeros(8, 320), torch.zeros(1, 8, 64), None, None, None)
+def call(n):
+    with torch.inference_mode():
+        return layer(x[:n], weight, *rest, [1, 0, 1, 0, 0, 0, 0, 0], 0.0)[0]
+call(1024)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+y = call(steps)
+print(peak() - before - y.nbytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_memory_beyond_inputs_and_outputs_does_not_grow_with_the_steps():
+    def extra(steps):
+        command = [sys.executable, "-c", LONG, str(steps)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    # all gate sums of 16384 steps would be 503 MB, twice those of 8192
+    assert extra(16384) < 8 << 20
+    assert extra(8192) < 8 << 20

@@ -135,7 +135,7 @@ def layer_forward(
         TypeError, ValueError: see `impls.torch_native.plan.check`.
     """
     way = How(*how)
-    sizes = check_once(way, x, weight, bias, c, window, lengths, rows, t0)
+    sizes = check_once(x, weight, bias, c, window, lengths, rows, t0, way)
     work = Pass(sizes, way, expectation, x, window, bias, (lengths, rows, t0))
     call, batch, steps = work.call, sizes.batch, sizes.steps
     wide, io = STATE_OF[x.dtype], x.dtype
@@ -189,12 +189,12 @@ class WeightGradient:
     def __init__(self, weight: Tensor) -> None:
         self._weight, self._started = weight, False
         self._exact = weight.dtype == STATE_OF[weight.dtype]
-        shape = tuple(weight.shape)
+        rows, columns = weight.shape
         if self._exact:
-            self._total = result(shape, weight.dtype)
+            self._total = result((rows, columns), weight.dtype)
         else:
-            self._total = _workspace.matrix("dweight", *shape, STATE_OF[weight.dtype])
-            self._part = _workspace.matrix("dweight part", *shape, weight.dtype)
+            self._total = _workspace.matrix("dweight", rows, columns, STATE_OF[weight.dtype])
+            self._part = _workspace.matrix("dweight part", rows, columns, weight.dtype)
 
     def add(self, taps: Tensor, dsums: Tensor) -> None:
         """One chunk: taps [rows, K*C], dsums [rows, G*H]."""

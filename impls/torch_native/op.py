@@ -54,7 +54,6 @@ window_last, pre, checkpoints); see `impls.torch_native.layer.layer_forward`."""
 _backward = torch.ops.quasibench.qrnn_layer_backward.default
 
 
-@torch.library.register_fake("quasibench::qrnn_layer", lib=_library)
 def _shapes(
     x: Tensor,
     weight: Tensor,
@@ -79,7 +78,6 @@ def _shapes(
     )
 
 
-@torch.library.register_fake("quasibench::qrnn_layer_backward", lib=_library)
 def _gradient_shapes(
     dy: Tensor | None,
     dc: Tensor | None,
@@ -136,13 +134,26 @@ def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
     )
 
 
-class _Direct(torch.autograd.Function):
+class _Direct(torch.autograd.Function):  # type: ignore[misc]  # Any where torch is skipped
     """The operator without the dispatcher, which costs more than the rest of a small call."""
 
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
-        x, weight, bias, _, window, lengths, rows, t0, how, expectation = given
-        y, c_last, window_last, pre, checkpoints = layer_forward(*given, True)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        c: Tensor,
+        window: Tensor | None,
+        lengths: Tensor | None,
+        rows: Tensor | None,
+        t0: Tensor | None,
+        how: Sequence[int],
+        expectation: float,
+    ) -> tuple[Tensor | None, ...]:
+        y, c_last, window_last, pre, checkpoints = layer_forward(
+            *(x, weight, bias, c, window, lengths, rows, t0, how, expectation), True
+        )
         ctx.save_for_backward(x, weight, bias, window, lengths, rows, t0, pre, checkpoints)
         ctx.how, ctx.expectation = how, expectation
         ctx.set_materialize_grads(False)
@@ -191,6 +202,8 @@ def _refuse(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
     )
 
 
+torch.library.register_fake("quasibench::qrnn_layer", _shapes, lib=_library)
+torch.library.register_fake("quasibench::qrnn_layer_backward", _gradient_shapes, lib=_library)
 torch.library.register_autograd(
     "quasibench::qrnn_layer", _gradients, setup_context=_remember, lib=_library
 )

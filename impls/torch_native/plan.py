@@ -140,17 +140,28 @@ _fitting: dict[tuple[object, ...], Sizes] = {}
 MOST_REMEMBERED = 512
 
 
-def check_once(how: How, *given: Tensor | None) -> Sizes:
-    """`check` of x, weight, ... t0, remembered by what it looks at: it costs as much as a product.
+def check_once(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    c: Tensor,
+    window: Tensor | None,
+    lengths: Tensor | None,
+    rows: Tensor | None,
+    t0: Tensor | None,
+    how: How,
+) -> Sizes:
+    """`check`, remembered by what it looks at: it costs as much as a small product.
 
     Raises:
         TypeError, ValueError: see `check`.
     """
+    given = (x, weight, bias, c, window, lengths, rows, t0)
     seen = (None if t is None else (t.shape, t.dtype, t.is_cpu) for t in given)
     key = (ROWS, how.pooling, how.zone, *seen)
     sizes = _fitting.get(key)
     if sizes is None:
         if len(_fitting) >= MOST_REMEMBERED:
             _fitting.clear()
-        sizes = _fitting[key] = check(*given, how)  # type: ignore[arg-type]
+        sizes = _fitting[key] = check(*given, how)
     return sizes
