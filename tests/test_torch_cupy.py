@@ -1,14 +1,14 @@
-"""torch_cupy: the operator and the layer over the CPU shim, the same on a device where there is one."""
+"""torch_cupy: the operator and the layer, their kernels over the CPU shim."""
 
 import gc
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 import impls
 from impls.contract import POOLINGS, ModelSpec, Placement
 from tests import cuda_shim
+from tests.cuda_shim.arguments import arguments, pool
 from tests.torch_works import check_against_oracle, parameters
 
 torch = pytest.importorskip("torch")
@@ -42,24 +42,6 @@ def on_cpu(_operators, monkeypatch):
     from impls.torch_cupy import launch
 
     monkeypatch.setattr(launch, "launch", cuda_shim.launch)
-
-
-def arguments(pooling="fo", dtype="float32", steps=6, batch=2, hidden=4, device="cpu", **changes):
-    """Arguments of the operator, all tensors recorded."""
-    torch.manual_seed(1)
-    gates = {"f": 2, "fo": 3, "ifo": 4}.get(pooling, 3)
-    pre = torch.randn(steps, batch, gates * hidden, device=device, dtype=getattr(torch, dtype))
-    bias = torch.randn(gates * hidden, device=device)
-    c0 = torch.randn(batch, hidden, device=device)
-    words = {"lengths": None, "seed": None, "rows": None, "t0": None, "pooling": pooling,
-             "zone": "none", "keeps_state": True, "zoneout": 0.0, "layer": 0, "reverse": False}
-    tensors = {"pre": pre.requires_grad_(), "bias": bias.requires_grad_(),
-               "c0": c0.requires_grad_()}  # fmt: skip
-    return tuple((tensors | words | changes).values())
-
-
-def pool(*args):
-    return torch.ops.quasibench_cuda.pool(*args)
 
 
 @shim
@@ -113,7 +95,11 @@ def test_gradients_of_any_stride_equal_those_of_a_dense_one(on_cpu, dtype):
     spread = torch.stack([dense, dense], dim=3)[..., 0]
     turned = dense.permute(2, 1, 0).contiguous().permute(2, 1, 0)
     one = torch.ones((), dtype=y.dtype)
-    for given, expected in ((spread, dense), (turned, dense), (one.expand_as(y), torch.ones_like(y))):
+    for given, expected in (
+        (spread, dense),
+        (turned, dense),
+        (one.expand_as(y), torch.ones_like(y)),
+    ):
         assert given.stride() != expected.stride()
         found, wanted = (
             torch.autograd.grad(y, args[:3], dy, retain_graph=True) for dy in (given, expected)
@@ -221,96 +207,3 @@ def test_the_card_says_where_it_runs():
     assert "float64" in card.unsupported(ModelSpec(), Placement("cuda", "float64"))
     for dtype in DTYPES:
         assert card.unsupported(STACK, Placement("cuda", dtype)) is None
-
-
-def device():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    pytest.importorskip("cupy")
-    return "cuda"
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_cuda_equals_the_oracle(pooling, dtype):
-    spec = replace(LAYER, bidirectional=True, zoneout=0.2, pooling=pooling)
-    for changes in ({"lengths": RAGGED, "seed": 3}, {}, {"kind": "train_step", "seed": 4}):
-        check_against_oracle(NAME, spec, dtype, device(), **changes)
-    wide = replace(LAYER, hidden_size=322, pooling=pooling)
-    check_against_oracle(NAME, wide, dtype, device(), batch=40, steps=150)
-
-
-@pytest.mark.gpu
-def test_cuda_mask_equals_the_oracles_bit_for_bit():
-    from impls.reference import hold_mask
-
-    spec = ModelSpec(hidden_size=40, pooling="f", zoneout=0.5)
-    rows, t0 = torch.tensor([3, 7], device=device()), torch.tensor([0, 13], device="cuda")
-    args = arguments("f", steps=50, hidden=40, device="cuda", zone="hold", zoneout=0.5, rows=rows,
-                     t0=t0, seed=torch.tensor([99], device="cuda"), layer=2)  # fmt: skip
-    with torch.no_grad():
-        args[0].zero_()  # z = 0 and f = 1/2: c is held or halved, exactly
-        args[1].zero_()
-        cells = torch.cat([args[2][None], pool(*args)[0]]).cpu()
-    held = hold_mask(spec, 99, rows.cpu().numpy(), t0.cpu().numpy(), 50, 2, "fwd")
-    np.testing.assert_array_equal(cells[1:] == cells[:-1], held)
-
-
-@pytest.mark.gpu
-def test_a_launch_is_ordered_on_the_current_stream():
-    args = arguments(steps=64, batch=64, hidden=256, device=device())
-    with torch.no_grad():
-        expected = pool(*args)[0]
-        late, stream = torch.zeros_like(args[0]), torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            torch.cuda._sleep(100_000_000)
-            late.copy_(args[0])
-            found = pool(late, *args[1:])[0]
-        stream.synchronize()
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_captured_graph_replays_new_inputs_and_a_new_seed(dtype):
-    where, seed = device(), torch.tensor([1], device="cuda")
-    batch = torch.arange(2, device=where)
-    args = arguments(dtype=dtype, device=where, zone="hold", zoneout=0.5, seed=seed, rows=batch,
-                     t0=batch)  # fmt: skip
-    with torch.no_grad():
-        pool(*args)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            y, c, _ = pool(*args)
-        args[0].normal_()
-        seed.fill_(2)
-        graph.replay()
-        torch.testing.assert_close((y, c), pool(*args)[:2], rtol=0, atol=0)
-
-
-@pytest.mark.gpu
-def test_capturing_an_uncompiled_kernel_says_what_to_do(monkeypatch):
-    from impls.torch_cupy import launch
-
-    args = arguments(device=device())
-    monkeypatch.setattr(launch, "_functions", {})
-    with pytest.raises(RuntimeError, match="make the same call once before the capture"):  # noqa: SIM117
-        with torch.no_grad(), torch.cuda.graph(torch.cuda.CUDAGraph()):
-            pool(*args)
-
-
-@pytest.mark.gpu
-def test_more_than_two_to_the_31_elements_are_addressed():
-    steps, hidden = 70_000, 4096  # 70,000 * 2 * 4 * 4096 gates in bfloat16: 4.6 GB, 2.3e9 elements
-    if torch.cuda.mem_get_info(device())[0] < 16 << 30:
-        pytest.skip("less than 16 GiB of device memory are free")
-    pre = torch.randn(steps, 2, 4 * hidden, device="cuda", dtype=torch.bfloat16)
-    bias, c0 = torch.zeros(4 * hidden, device="cuda"), torch.zeros(2, hidden, device="cuda")
-    words = (None, None, None, None, "ifo", "none", True, 0.0, 0, False)
-    y, c, _ = pool(pre, bias, c0, *words)
-    half, state, _ = pool(pre[: steps // 2], bias, c0, *words)
-    rest, end, _ = pool(pre[steps // 2 :], bias, state, *words)
-    torch.testing.assert_close(torch.cat([half, rest])[-100:], y[-100:])
-    torch.testing.assert_close(end, c)

@@ -153,6 +153,11 @@ QB_HD void add_segments(const Thread<K>& me, float* meeting, const float (*sums)
     }
 }
 
+// Threads of a multiprocessor for which the backward kernel saves registers: 96 or 128 each, more
+// for gradients in evaluation, a rare wish. Left to itself the compiler saves more, and spills.
+template <int Z, int BLOCK>
+constexpr int BACK_THREADS = Z == ZONE_EXPECT ? 256 : BLOCK < 256 ? 640 : 512;
+
 // Gradients of pool_forward. Arguments of the same name are those that it got; beyond them:
 //   checkpoints [B, tiles, H]: what pool_forward with the same STEPS * SEGMENTS wrote; read only
 //   dy [T, B, H] with any strides, 0 included (dy_channel = 1 where V = 2): gradient of y, not
@@ -164,7 +169,8 @@ QB_HD void add_segments(const Thread<K>& me, float* meeting, const float (*sums)
 // Dynamic shared memory: (6 + G) * SEGMENTS * LANES * V floats. Block, grid and alignment as
 // above.
 template <class T, int P, int Z, bool KEEPS, int V, int LANES, int SEGMENTS, int STEPS>
-__global__ void __launch_bounds__(LANES* SEGMENTS, LANES* SEGMENTS < 256 ? 5 : 2)
+__global__ void __launch_bounds__(LANES* SEGMENTS,
+                                  BACK_THREADS<Z, LANES * SEGMENTS> / (LANES * SEGMENTS))
     pool_backward(const T* __restrict__ pre, const float* __restrict__ checkpoints,
                   const T* __restrict__ dy, const float* __restrict__ dc_final,
                   T* __restrict__ dpre, float* __restrict__ dc0, float* __restrict__ dbias,

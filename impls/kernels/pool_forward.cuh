@@ -72,6 +72,10 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
   }
 }
 
+// Threads of a multiprocessor for which the forward kernel saves registers: 64 to 128 each.
+template <int Z, int V>
+constexpr int THREADS = Z == ZONE_HOLD ? (V == 2 ? 512 : 768) : (V == 2 ? 640 : 1024);
+
 // y and the final state of one layer's pooling.
 //   pre [T, B, G*H]: pre-activations, channel innermost, gate g at offset g*H; read only
 //   c0 [B, H]: state before the first step; read only
@@ -81,7 +85,7 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
 // Dynamic shared memory: 4 * SEGMENTS * LANES * V floats. Block: LANES * SEGMENTS threads. Grid:
 // B * ceil(H / (LANES * V)) blocks. With V = 2 strides and H are even, pointers 4-byte aligned.
 template <class T, int P, int Z, bool KEEPS, int V, int LANES, int SEGMENTS, int STEPS>
-__global__ void __launch_bounds__(LANES* SEGMENTS)
+__global__ void __launch_bounds__(LANES* SEGMENTS, THREADS<Z, V> / (LANES * SEGMENTS))
     pool_forward(const T* __restrict__ pre, const float* __restrict__ c0, T* __restrict__ y,
                  float* __restrict__ c_final, float* __restrict__ checkpoints, i64 y_step,
                  i64 y_batch, const float* __restrict__ bias, const i64* __restrict__ lengths,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -175,11 +175,11 @@ def _pairs(tensor: Tensor, hidden: int) -> bool:
     if tensor.dtype != torch.bfloat16 or hidden % 2 or tensor.stride(2) != 1:
         return False
     even = tensor.stride(0) % 2 == 0 and tensor.stride(1) % 2 == 0
-    return even and tensor.data_ptr() % 4 == 0
+    return bool(even and tensor.data_ptr() % 4 == 0)
 
 
 def _kernel(
-    which: Literal["pool_forward", "pool_backward"], call: Call, pre: Tensor, hidden: int,
+    which: str, call: Call, pre: Tensor, hidden: int,
     pairs: bool,
 ) -> cuda.Kernel:  # fmt: skip
     steps, batch, _ = pre.shape

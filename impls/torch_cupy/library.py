@@ -34,6 +34,11 @@ library.define(
 )
 
 
+def _recording(what: tuple[Any, ...], record: bool) -> tuple[tuple[Any, ...], bool]:
+    """The arguments of `_WHAT` and `record`, which the dispatcher hands over by position."""
+    return (what[:10], what[10]) if len(what) > 10 else (what, record)
+
+
 def _split(what: tuple[Any, ...]) -> tuple[Sequences, Call]:
     """The arguments of `_WHAT` as the launcher wants them."""
     lengths, seed, rows, t0, pooling, zone, keeps_state, zoneout, layer, reverse = what
@@ -45,9 +50,8 @@ def pool(
     pre: Tensor, bias: Tensor, c0: Tensor, *what: Any, record: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Kernel of `pool`; see `launch.forward`."""
-    if len(what) > 10:  # the dispatcher hands defaulted arguments over by position
-        *what, record = what
-    given, call = _split(tuple(what))
+    what, record = _recording(what, record)
+    given, call = _split(what)
     return launch.forward(call, pre, bias, c0, given, record)
 
 
@@ -62,9 +66,8 @@ def pool_backward(
 def _pool_shapes(
     pre: Tensor, bias: Tensor, c0: Tensor, *what: Any, record: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if len(what) > 10:
-        *what, record = what
-    given, call = _split(tuple(what))
+    what, record = _recording(what, record)
+    given, call = _split(what)
     launch.check_call(call, pre, bias, c0, given)
     steps, batch, _ = pre.shape
     hidden = c0.shape[1]
@@ -80,7 +83,7 @@ def _pool_backward_shapes(
     return dpre, torch.empty_like(bias), torch.empty_like(dc)
 
 
-class _Pool(torch.autograd.Function):
+class _Pool(torch.autograd.Function):  # type: ignore[misc]
     """First derivative of `pool`."""
 
     @staticmethod
@@ -106,7 +109,7 @@ class _Pool(torch.autograd.Function):
         return *grads, *(None,) * 10
 
 
-class _Once(torch.autograd.Function):
+class _Once(torch.autograd.Function):  # type: ignore[misc]
     """The gradients of `pool`, which have no derivative of their own."""
 
     @staticmethod
@@ -129,8 +132,7 @@ def _recorded(args: tuple[Any, ...]) -> bool:
 
 
 def _pool_autograd(pre: Tensor, bias: Tensor, c0: Tensor, *what: Any, record: bool = False) -> Any:
-    if len(what) > 10:
-        *what, record = what
+    what, record = _recording(what, record)
     if _recorded((pre, bias, c0)):
         return _Pool.apply(pre, bias, c0, *what)
     with torch._C._AutoDispatchBelowAutograd():

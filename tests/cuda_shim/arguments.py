@@ -1,0 +1,37 @@
+"""Arguments of torch_cupy's operator, on any device."""
+
+
+def arguments(pooling="fo", dtype="float32", steps=6, batch=2, hidden=4, device="cpu", **changes):
+    """Arguments of the operator, which exists afterwards; all tensors are recorded."""
+    import torch
+
+    from impls.torch_cupy import library
+
+    assert library.NAMESPACE == "quasibench_cuda"
+    torch.manual_seed(1)
+    gates = {"f": 2, "fo": 3, "ifo": 4}.get(pooling, 3)
+    pre = torch.randn(steps, batch, gates * hidden, device=device, dtype=getattr(torch, dtype))
+    bias = torch.randn(gates * hidden, device=device)
+    c0 = torch.randn(batch, hidden, device=device)
+    words = {
+        "lengths": None,
+        "seed": None,
+        "rows": None,
+        "t0": None,
+        "pooling": pooling,
+        "zone": "none",
+        "keeps_state": True,
+        "zoneout": 0.0,
+        "layer": 0,
+        "reverse": False,
+    }
+    tensors = {"pre": pre.requires_grad_(), "bias": bias.requires_grad_(),
+               "c0": c0.requires_grad_()}  # fmt: skip
+    return tuple((tensors | words | changes).values())
+
+
+def pool(*args):
+    """y, the final c and the checkpoints."""
+    import torch
+
+    return torch.ops.quasibench_cuda.pool(*args)
