@@ -17,7 +17,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-SOURCES = ("pool_cpu.cpp", "pool_cpu.h", "window_cpu.h", "parallel.h", "pool.h")
+SOURCES = (
+    *("pool_cpu.cpp", "forward_cpu.h", "backward_cpu.h", "blocks_cpu.h", "window_cpu.h"),
+    *("parallel.h", "pool_cpu.h", "pool.h"),
+)
+"""The first is compiled and includes the others."""
 COMPILERS = ("c++", "g++", "clang++")
 # No -ffast-math: the activations are written so that they vectorise without it, NaN has to pass
 # through comparisons, and a link with it would make the whole process flush denormals to zero.

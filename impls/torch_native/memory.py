@@ -75,3 +75,7 @@ class Workspace(threading.local):
             view = whole[: rows * columns].view(rows, columns)
         self._tensors[purpose, dtype] = whole, view
         return view
+
+
+workspace = Workspace()
+"""The one of this process; a chunk's matrices live here."""

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impls.torch_native.layer import layer_backward, layer_forward
+from impls.torch_native.backward import layer_backward
+from impls.torch_native.layer import layer_forward
 from impls.torch_native.plan import STATE_OF, How, check, sizes_of
 
 _library = torch.library.Library("quasibench", "FRAGMENT")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from impls.kernels.native import SEGMENT
 
-ROWS = 512
-"""Rows (steps times sequences) of a chunk: enough for the product to run at full rate, few enough
-for the chunk's gates to stay in cache."""
+ROWS = 1024
+"""Rows (steps times sequences) of a float32 chunk: enough for products at full rate and few
+meetings of threads, few enough for the gates to stay in cache. Other dtypes: as many bytes."""
 STATE_OF = {
     torch.float32: torch.float32,
     torch.bfloat16: torch.float32,
@@ -66,7 +66,7 @@ class Sizes:
 def sizes_of(x: Tensor, weight: Tensor, pooling: int) -> Sizes:
     """Sizes of a call, from x [T, B, C] and weight [K*C, G*H]."""
     steps, batch, features = x.shape
-    chunk = max(1, ROWS // batch)
+    chunk = max(1, ROWS * 4 // x.element_size() // batch)
     spacing = min(SEGMENT, chunk)
     chunk -= chunk % spacing
     width = weight.shape[1]
