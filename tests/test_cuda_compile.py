@@ -62,11 +62,13 @@ def wide_kernels():
 
 
 def most_registers(kernel):
-    """What lets 20 warps run on a multiprocessor; 16 where a block or a mask is large."""
+    """What lets 20 warps run on a multiprocessor; 16 where a block, a mask or ifo needs more."""
+    small, hold = kernel.threads < 256, kernel.zone == "hold"
     if kernel.which == cuda.BACKWARD:
-        return 168 if kernel.zone == "expect" else 96 if kernel.threads < 256 else 128
-    wide, narrow = (128, 96) if kernel.packed == 2 else (80, 64)
-    return wide if kernel.zone == "hold" else narrow
+        return 168 if kernel.zone == "expect" else 96 if small else 128
+    if kernel.packed == 2:
+        return 128 if hold or kernel.pooling == "ifo" else 96
+    return 64 if small and not hold else 80
 
 
 @nvrtc

@@ -1,14 +1,14 @@
 """torch_cupy: the operator and the layer, their kernels over the CPU shim."""
 
-import gc
 from dataclasses import replace
 
 import pytest
 
 import impls
+from harness.conformance import covering_set, run_checks
 from impls.contract import POOLINGS, ModelSpec, Placement
 from tests import cuda_shim
-from tests.cuda_shim.arguments import arguments, pool
+from tests.cuda_shim.arguments import arguments, offered_on_cpu, pool
 from tests.torch_works import check_against_oracle, parameters
 
 torch = pytest.importorskip("torch")
@@ -23,24 +23,12 @@ DTYPES = ("float32", "bfloat16")
 shim = pytest.mark.skipif(cuda_shim.COMPILER is None, reason="no C++ compiler")
 
 
-@pytest.fixture(scope="module")
-def _operators():
-    """The CUDA operators, offered on the CPU too: the same code but for the launch."""
-    from impls.torch_cupy import library
-
-    cpu = torch.library.Library(library.NAMESPACE, "FRAGMENT")
-    cpu.impl("pool", library.pool, "CPU")
-    cpu.impl("pool_backward", library.pool_backward, "CPU")
-    yield
-    del cpu
-    gc.collect()
-
-
 @pytest.fixture
-def on_cpu(_operators, monkeypatch):
-    """Launches run the unchanged kernels over the shim."""
+def on_cpu(monkeypatch):
+    """The operator takes CPU tensors and launches the unchanged kernels over the shim."""
     from impls.torch_cupy import launch
 
+    offered_on_cpu()
     monkeypatch.setattr(launch, "launch", cuda_shim.launch)
 
 
@@ -176,28 +164,14 @@ def test_autocast_runs_the_product_and_the_gates_in_bfloat16(on_cpu):
     assert (y.float() - exact).norm() / exact.norm() < 2e-2
 
 
-WRONG = [
-    ({"pre": torch.zeros(6, 2, 12, dtype=torch.float64)}, TypeError, "pre is torch.float64: give"),
-    ({"pre": torch.zeros(6, 2, 24)[..., ::2]}, ValueError, "channels must be adjacent"),
-    ({"pre": torch.zeros(6, 2, 13)}, ValueError, "pre has 13 channels: give 3 gates"),
-    ({"pre": torch.zeros(6, 24)}, ValueError, r"pre has shape \(6, 24\)"),
-    ({"bias": torch.zeros(11)}, ValueError, r"bias has shape \(11,\): give \(12,\)"),
-    ({"c0": torch.zeros(2, 4, dtype=torch.bfloat16)}, TypeError, "c0 is torch.bfloat16: give"),
-    ({"c0": torch.zeros(4, 2).T}, ValueError, "c0 has strides .* give it contiguous"),
-    ({"lengths": torch.ones(2, dtype=torch.int32)}, TypeError, "lengths is torch.int32: give"),
-    ({"lengths": torch.ones(3, dtype=torch.int64)}, ValueError, r"lengths has shape \(3,\)"),
-    ({"pooling": "fifo"}, ValueError, "pooling 'fifo' .* allowed are f, fo, ifo"),
-    ({"zone": "hold"}, ValueError, "zoneout 'hold' needs rows"),
-]
-
-
-@pytest.mark.parametrize(("change", "error", "message"), WRONG)
-def test_wrong_arguments_are_refused_before_the_launch(on_cpu, monkeypatch, change, error, message):
-    from impls.torch_cupy import launch
-
-    monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("launched"))
-    with torch.no_grad(), pytest.raises(error, match=message):
-        pool(*arguments(**change))
+@shim
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_conformance_suite_passes(on_cpu, dtype):
+    """The same checks as on a device, of the card with the CPU let in."""
+    here = replace(impls.get(NAME), requires=("torch",), unsupported=lambda *_: None)
+    rows = list(run_checks(here, (dtype,), covering_set()))
+    assert len(rows) > 40
+    assert [row["message"] for row in rows if row["status"] != "passed"] == []
 
 
 def test_the_card_says_where_it_runs():

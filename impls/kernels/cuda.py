@@ -91,7 +91,7 @@ class Kernel:
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block, in bytes."""
         gates = 2 + POOLINGS.index(self.pooling)
-        floats = 4 if self.which == FORWARD else 6 + gates
+        floats = 4 if self.which == FORWARD else 8 + gates
         return 4 * floats * self.segments * self.lanes * self.packed
 
     def blocks(self, batch: int, hidden: int) -> int:

@@ -238,7 +238,13 @@ template <class T> struct Line {
   QB_HD T* at(int t) const { return base + t * step; }
 };
 
-// Index of (buffer, map, segment, channel v, lane) in the exchange of MAPS floats per channel.
+// The map c -> a c + b of one segment and channel: 8 bytes, one shared-memory operation.
+struct alignas(8) Affine {
+  float a, b;
+  QB_HD float of(float c) const { return fmaf(a, c, b); }
+};
+
+// Index of (buffer, map, segment, channel v, lane) in the exchange of MAPS maps per channel.
 template <class K, int MAPS> QB_HD int slot(int buffer, int map, int segment, int v, int lane) {
   return (((buffer * MAPS + map) * K::SEGMENTS + segment) * K::V + v) * K::LANES + lane;
 }

@@ -16,7 +16,7 @@ QB_HD void factors(const Thread<K>& me, float f, float i, bool valid, float* kee
 template <class K, bool EDGE>
 QB_HD void backward_tile(const Thread<K>& me, const Line<const typename K::T>& pre,
                          const Line<const typename K::T>& given, const Line<typename K::T>& dpre,
-                         int hidden, int first, int buffer, float* exchange, const float* before,
+                         int hidden, int first, int buffer, Affine* exchange, const float* before,
                          float* flow, float (*sums)[K::V]) {
   typedef typename K::T T;
   constexpr int L = K::STEPS, V = K::V, LAST = K::LAST, O = K::P == POOL_F ? 0 : GATE_O;
@@ -66,9 +66,8 @@ QB_HD void backward_tile(const Thread<K>& me, const Line<const typename K::T>& p
       // A step's gradient reaches the segment's begin through its own and all earlier `keep`.
       r = fmaf(a, dy[l][v] * o[l][v], r);
     }
-    exchange[slot<K, 3>(buffer, 0, me.segment, v, me.lane)] = a;
-    exchange[slot<K, 3>(buffer, 1, me.segment, v, me.lane)] = b;
-    exchange[slot<K, 3>(buffer, 2, me.segment, v, me.lane)] = r;
+    exchange[slot<K, 2>(buffer, 0, me.segment, v, me.lane)] = Affine{a, b};
+    exchange[slot<K, 2>(buffer, 1, me.segment, v, me.lane)] = Affine{a, r};
   }
   __syncthreads();
 
@@ -76,19 +75,17 @@ QB_HD void backward_tile(const Thread<K>& me, const Line<const typename K::T>& p
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     float c = before[v], g = flow[v];
+#pragma unroll 4
+    for (int s = 0; s < K::SEGMENTS; ++s) {
+      const float next = exchange[slot<K, 2>(buffer, 0, s, v, me.lane)].of(c);
+      c = s < me.segment ? next : c;
+    }
     cell[v] = c;
     back[v] = g;
 #pragma unroll 4
-    for (int s = 0; s < K::SEGMENTS; ++s) {
-      if (s == me.segment) cell[v] = c;
-      c = fmaf(exchange[slot<K, 3>(buffer, 0, s, v, me.lane)], c,
-               exchange[slot<K, 3>(buffer, 1, s, v, me.lane)]);
-    }
-#pragma unroll 4
     for (int s = K::SEGMENTS - 1; s >= 0; --s) {
-      if (s == me.segment) back[v] = g;
-      g = fmaf(exchange[slot<K, 3>(buffer, 0, s, v, me.lane)], g,
-               exchange[slot<K, 3>(buffer, 2, s, v, me.lane)]);
+      back[v] = s == me.segment ? g : back[v];
+      g = exchange[slot<K, 2>(buffer, 1, s, v, me.lane)].of(g);
     }
     flow[v] = g;
   }
@@ -166,7 +163,7 @@ constexpr int BACK_THREADS = Z == ZONE_EXPECT ? 256 : BLOCK < 256 ? 640 : 512;
 //   dpre [T, B, G*H]: written, strides as `pre`, 0 on padded steps; may not be `pre`
 //   dc0 [B, H]: written
 //   dbias [B, G*H]: written, each sequence's part of the bias gradient, summed before rounding
-// Dynamic shared memory: (6 + G) * SEGMENTS * LANES * V floats. Block, grid and alignment as
+// Dynamic shared memory: (8 + G) * SEGMENTS * LANES * V floats. Block, grid and alignment as
 // above.
 template <class T, int P, int Z, bool KEEPS, int V, int LANES, int SEGMENTS, int STEPS>
 __global__ void __launch_bounds__(LANES* SEGMENTS,
@@ -180,7 +177,7 @@ __global__ void __launch_bounds__(LANES* SEGMENTS,
                   int tiles, i64 pre_step, i64 pre_batch, u32 threshold, float rest, int layer,
                   int stream, int reverse) {
   typedef Kind<T, P, Z, KEEPS, V, LANES, SEGMENTS, STEPS> K;
-  extern __shared__ float exchange[];
+  extern __shared__ Affine exchange[];
   const Common a = {bias,     lengths,   seed,      rows, t0,    steps,  hidden, tiles,
                     pre_step, pre_batch, threshold, rest, layer, stream, reverse};
   const Thread<K> me(a);
@@ -209,7 +206,8 @@ __global__ void __launch_bounds__(LANES* SEGMENTS,
       backward_tile<K, true>(me, gates, given, out, hidden, first, tile & 1, exchange, before,
                              flow, sums);
   }
-  add_segments(me, exchange + 6 * SEGMENTS * K::SPAN, sums, dbias, hidden);
+  float* meeting = reinterpret_cast<float*>(exchange + 4 * SEGMENTS * K::SPAN);
+  add_segments(me, meeting, sums, dbias, hidden);
   if (!me.own) return;
   if (me.segment == 0)
 #pragma unroll

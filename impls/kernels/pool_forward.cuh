@@ -7,7 +7,7 @@ namespace qb {
 template <class K, bool EDGE>
 QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pre,
                         const Line<typename K::T>& y, int hidden, int first, int buffer,
-                        float* exchange, float* carry) {
+                        Affine* exchange, float* carry) {
   typedef typename K::T T;
   constexpr int L = K::STEPS, V = K::V;
   const int t = first + me.segment * L - me.shift;
@@ -39,8 +39,7 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
       a *= keep[l][v];
       b = fmaf(keep[l][v], b, term[l][v]);
     }
-    exchange[slot<K, 2>(buffer, 0, me.segment, v, me.lane)] = a;
-    exchange[slot<K, 2>(buffer, 1, me.segment, v, me.lane)] = b;
+    exchange[slot<K, 1>(buffer, 0, me.segment, v, me.lane)] = Affine{a, b};
   }
   __syncthreads();
 
@@ -52,8 +51,7 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
 #pragma unroll
     for (int s = 0; s < K::SEGMENTS; ++s) {
       if (s == me.segment) c[v] = walk;
-      walk = fmaf(exchange[slot<K, 2>(buffer, 0, s, v, me.lane)], walk,
-                  exchange[slot<K, 2>(buffer, 1, s, v, me.lane)]);
+      walk = exchange[slot<K, 1>(buffer, 0, s, v, me.lane)].of(walk);
     }
     carry[v] = walk;
   }
@@ -73,8 +71,9 @@ QB_HD void forward_tile(const Thread<K>& me, const Line<const typename K::T>& pr
 }
 
 // Threads of a multiprocessor for which the forward kernel saves registers: 64 to 128 each.
-template <int Z, int V>
-constexpr int THREADS = Z == ZONE_HOLD ? (V == 2 ? 512 : 768) : (V == 2 ? 640 : 1024);
+template <int P, int Z, int V, int BLOCK>
+constexpr int THREADS = V == 2 ? (Z == ZONE_HOLD || P == POOL_IFO ? 512 : 640)
+                               : (Z == ZONE_HOLD || BLOCK > 128 ? 768 : 1024);
 
 // y and the final state of one layer's pooling.
 //   pre [T, B, G*H]: pre-activations, channel innermost, gate g at offset g*H; read only
@@ -85,7 +84,8 @@ constexpr int THREADS = Z == ZONE_HOLD ? (V == 2 ? 512 : 768) : (V == 2 ? 640 : 
 // Dynamic shared memory: 4 * SEGMENTS * LANES * V floats. Block: LANES * SEGMENTS threads. Grid:
 // B * ceil(H / (LANES * V)) blocks. With V = 2 strides and H are even, pointers 4-byte aligned.
 template <class T, int P, int Z, bool KEEPS, int V, int LANES, int SEGMENTS, int STEPS>
-__global__ void __launch_bounds__(LANES* SEGMENTS, THREADS<Z, V> / (LANES * SEGMENTS))
+__global__ void __launch_bounds__(LANES* SEGMENTS,
+                                  THREADS<P, Z, V, LANES * SEGMENTS> / (LANES * SEGMENTS))
     pool_forward(const T* __restrict__ pre, const float* __restrict__ c0, T* __restrict__ y,
                  float* __restrict__ c_final, float* __restrict__ checkpoints, i64 y_step,
                  i64 y_batch, const float* __restrict__ bias, const i64* __restrict__ lengths,
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(LANES* SEGMENTS, THREADS<Z, V> / (LANES * SEGM
                  const i64* __restrict__ t0, int steps, int hidden, int tiles, i64 pre_step,
                  i64 pre_batch, u32 threshold, float rest, int layer, int stream, int reverse) {
   typedef Kind<T, P, Z, KEEPS, V, LANES, SEGMENTS, STEPS> K;
-  extern __shared__ float exchange[];
+  extern __shared__ Affine exchange[];
   const Common a = {bias,     lengths,   seed,      rows, t0,    steps,  hidden, tiles,
                     pre_step, pre_batch, threshold, rest, layer, stream, reverse};
   const Thread<K> me(a);

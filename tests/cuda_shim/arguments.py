@@ -1,4 +1,19 @@
-"""Arguments of torch_cupy's operator, on any device."""
+"""torch_cupy's operator for tests: its arguments, on any device, and its code on the CPU."""
+
+from functools import cache
+
+
+@cache
+def offered_on_cpu():
+    """Registers the CUDA kernels' host code for the CPU too, for the rest of the process."""
+    import torch
+
+    from impls.torch_cupy import library
+
+    cpu = torch.library.Library(library.NAMESPACE, "FRAGMENT")
+    cpu.impl("pool", library.pool, "CPU")
+    cpu.impl("pool_backward", library.pool_backward, "CPU")
+    return cpu
 
 
 def arguments(pooling="fo", dtype="float32", steps=6, batch=2, hidden=4, device="cpu", **changes):

@@ -2,11 +2,11 @@
 // is instantiated, exported as `run(blocks, threads, shared_bytes, kernel's arguments...)`.
 #include "shim.h"
 
-namespace qb {
-float exchange[12 * 1024];  // 48 KiB: what a block gets without asking
-}
-
 #include SOURCE
+
+namespace qb {
+Affine exchange[6 * 1024];  // 48 KiB: what a block gets without asking
+}
 
 template <auto KERNEL>
 struct Launcher;
@@ -20,7 +20,8 @@ struct Launcher<KERNEL> {
   static int run(int blocks, int threads, int shared_bytes, A... arguments) {
     Call call{std::tuple<A...>(arguments...)};
     size_t size = sizeof(qb::exchange) / sizeof(float);
-    return shim::launch(blocks, threads, shared_bytes / sizeof(float), qb::exchange, size,
+    float* shared = reinterpret_cast<float*>(qb::exchange);
+    return shim::launch(blocks, threads, shared_bytes / sizeof(float), shared, size,
                         thread, &call);
   }
 };
