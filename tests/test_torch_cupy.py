@@ -1,5 +1,6 @@
 """torch_cupy: the operator and the layer, their kernels over the CPU shim."""
 
+import mmap
 from dataclasses import replace
 
 import pytest
@@ -107,6 +108,19 @@ def test_gates_that_are_a_slice_of_a_wider_tensor_are_read_in_place(on_cpu):
     (a,), (b,) = (torch.autograd.grad(o[0].square().sum(), x)
                   for o, x in ((found, sliced), (expected, args[0])))  # fmt: skip
     torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@shim
+@pytest.mark.parametrize("reverse", [False, True])
+def test_offsets_beyond_31_bits_are_addressed(on_cpu, reverse):
+    step = (1 << 31) + 64  # elements; the pages between the steps are never touched
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    room = torch.frombuffer(mmap.mmap(-1, 2 * (2 * step + 24), flags=flags), dtype=torch.bfloat16)
+    args = arguments(dtype="bfloat16", steps=3, reverse=reverse)
+    far = room.as_strided((3, 2, 12), (step, 12, 1))
+    with torch.no_grad():
+        far.copy_(args[0])
+        torch.testing.assert_close(pool(far, *args[1:]), pool(*args), rtol=0, atol=0)
 
 
 @shim
