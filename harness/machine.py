@@ -114,13 +114,15 @@ def source_hash(name: str) -> str:
     """64 hexadecimal digits over everything of ours that an implementation runs.
 
     That is its own folder (a foreign one's top package), the shared package of its framework,
-    the contract and the parameters.
+    the folders that its card shares, the contract and the parameters.
     """
     top = Path(impls.__file__).parent
     paths = [*_files(_home(name)), top / "contract.py", top / "params.py"]
     for framework in ("torch", "jax"):
         if framework in _requires(name):
             paths += _files(top / f"_{framework}")
+    for folder in _shares(name):
+        paths += _files(top / folder)
     total = hashlib.sha256()
     for path in paths:
         content = path.read_bytes()
@@ -209,6 +211,13 @@ def _git() -> dict[str, Any] | None:
 def _requires(name: str) -> tuple[str, ...]:
     try:
         return impls.get(name).requires
+    except impls.BrokenImplementation:
+        return ()
+
+
+def _shares(name: str) -> tuple[str, ...]:
+    try:
+        return impls.get(name).shares
     except impls.BrokenImplementation:
         return ()
 

@@ -113,6 +113,6 @@ def missing(card: Implementation) -> str | None:
     """Why this implementation cannot run here and how to get it, or None where it can."""
     lacking = [module for module in card.requires if absent(module)]
     if not lacking:
-        return None
+        return card.lacking() if card.lacking else None
     hints = [INSTALL.get(module, f"pip install {module}") for module in lacking]
     return f"{', '.join(lacking)} not installed: {'; '.join(dict.fromkeys(hints))}"

@@ -219,6 +219,9 @@ class Implementation:
         init: `(spec, seed) -> Arrays`, for a family that `impls.params` does not know.
         core: returns the recurrent layer as one differentiable function (see `impls._torch`
             and `impls._jax`), for use inside whole networks; None = speed and conformance only.
+        lacking: one line on what to install where something else than a module is missing (a
+            compiler, say), or None; asked only where all of `requires` can be imported.
+        shares: further folders of `impls` whose content it runs, e.g. ("kernels",).
     """
 
     name: str
@@ -229,6 +232,8 @@ class Implementation:
     family: str = "qrnn"
     init: Callable[[ModelSpec, int], Arrays] | None = None
     core: Callable[[], Any] | None = None
+    lacking: Callable[[], str | None] | None = None
+    shares: tuple[str, ...] = ()
 
 
 def spec_fields() -> tuple[str, ...]:

@@ -98,6 +98,19 @@ def test_source_hash_covers_folder_framework_and_contract(own):
     assert machine.source_hash("a") not in seen
 
 
+def test_source_hash_covers_the_folders_that_a_card_shares(own, monkeypatch):
+    shared = own / "kernels" / "pool.h"
+    shared.parent.mkdir()
+    shared.write_text("one")
+    alone = machine.source_hash("a")
+    monkeypatch.setattr(machine, "_shares", {"a": ("kernels",), "b": ()}.__getitem__)
+    before = machine.source_hash("a"), machine.source_hash("b")
+    assert before[0] != alone
+    shared.write_text("two")
+    assert machine.source_hash("a") != before[0]
+    assert machine.source_hash("b") == before[1]
+
+
 def test_source_hash_ignores_others_and_compiled_files(own):
     before = machine.source_hash("a"), machine.source_hash("b")
     (own / "_jax" / "ops.py").write_text("changed")

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -96,3 +97,11 @@ def test_nothing_is_missing_where_all_is_there_and_looking_imports_nothing(monke
     importlib.invalidate_caches()
     assert impls.missing(card(requires=("numpy", "quasibench_lazy"))) is None
     assert "quasibench_lazy" not in sys.modules
+
+
+def test_a_card_may_lack_something_that_is_no_module():
+    lacking = replace(card(), lacking=lambda: "no compiler: install one")
+    assert impls.missing(lacking) == "no compiler: install one"
+    assert impls.missing(replace(lacking, lacking=lambda: None)) is None
+    absent = impls.missing(replace(lacking, requires=("no_such_module",)))
+    assert "no_such_module not installed" in absent

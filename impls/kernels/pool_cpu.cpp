@@ -1,0 +1,84 @@
+// QRNN pooling forward and backward on a CPU: vectorised over channels, threads over batch and
+// blocks of channels. A block's size depends on batch and hidden size only, never on the threads.
+#include "pool_cpu.h"
+
+#include "backward_cpu.h"
+#include "forward_cpu.h"
+#include "parallel.h"
+#include "pool.h"
+#include "window_cpu.h"
+
+#define QB_API extern "C" __attribute__((visibility("default")))
+
+namespace qb {
+
+// All blocks of one chunk.
+template <class IO, int P, int Z> static void run(const qb_call& a, bool back) {
+  const int64_t width = block_width(a, back ? BACKWARD : FORWARD);
+  const int64_t blocks = (a.hidden + width - 1) / width;
+  const int64_t elements = (a.end - a.begin) * a.batch * a.hidden;
+  parallel_for(a.batch * blocks, elements, a.threads, [&](int64_t task) {
+    const int64_t b = task / blocks, first = task % blocks * width;
+    const int64_t own = first + width < a.hidden ? width : a.hidden - first;
+    if (back)
+      Backward<IO, P, Z>::block(a, b, first, (int)own);
+    else
+      Forward<IO, P, Z>::block(a, b, first, own);
+  });
+}
+
+template <class IO, int P> static void pick_zone(const qb_call& a, bool back) {
+  if (a.zone == ZONE_NONE) run<IO, P, ZONE_NONE>(a, back);
+  if (a.zone == ZONE_HOLD) run<IO, P, ZONE_HOLD>(a, back);
+  if (a.zone == ZONE_EXPECT) run<IO, P, ZONE_EXPECT>(a, back);
+}
+
+template <class IO> static void pick_pooling(const qb_call& a, bool back) {
+  if (a.pooling == POOL_F) pick_zone<IO, POOL_F>(a, back);
+  if (a.pooling == POOL_FO) pick_zone<IO, POOL_FO>(a, back);
+  if (a.pooling == POOL_IFO) pick_zone<IO, POOL_IFO>(a, back);
+}
+
+static void pool(const qb_call& a, bool back) {
+  if (a.format == 0) pick_pooling<float>(a, back);
+  if (a.format == 1) pick_pooling<bf16>(a, back);
+  if (a.format == 2) pick_pooling<double>(a, back);
+}
+
+// Rows 1.. added to row 0 in this order, whatever the threads.
+template <class S> static void sum_rows(S* rows, int64_t count, int64_t width) {
+  for (int64_t row = 1; row < count; ++row)
+#pragma omp simd
+    for (int64_t j = 0; j < width; ++j) rows[j] += rows[row * width + j];
+}
+
+}  // namespace qb
+
+QB_API int64_t qb_abi(void) { return QB_ABI * 4096 + (int64_t)sizeof(qb_call); }
+QB_API void qb_use_threads_of(void* gomp_parallel) {
+  qb::fork_threads = reinterpret_cast<qb::Fork>(gomp_parallel);
+}
+QB_API void qb_pool_forward(const qb_call* call) { qb::pool(*call, false); }
+QB_API void qb_pool_backward(const qb_call* call) { qb::pool(*call, true); }
+QB_API void qb_unfold(const qb_call* call) {
+  if (call->format == 0) qb::unfold<float>(*call);
+  if (call->format == 1) qb::unfold<qb::bf16>(*call);
+  if (call->format == 2) qb::unfold<double>(*call);
+}
+QB_API void qb_final_window(const qb_call* call) {
+  if (call->format == 0) qb::final_window<float>(*call);
+  if (call->format == 1) qb::final_window<qb::bf16>(*call);
+  if (call->format == 2) qb::final_window<double>(*call);
+}
+QB_API void qb_fold(const qb_call* call) {
+  if (call->format == 0) qb::fold<float>(*call);
+  if (call->format == 1) qb::fold<qb::bf16>(*call);
+  if (call->format == 2) qb::fold<double>(*call);
+}
+QB_API void qb_sum_bias(const qb_call* call) {
+  const int64_t width = (call->pooling + 2) * call->hidden;
+  if (call->format == 2)
+    qb::sum_rows((double*)call->dbias, call->batch, width);
+  else
+    qb::sum_rows((float*)call->dbias, call->batch, width);
+}

@@ -1,0 +1,335 @@
+"""What torch_native computes, and how its operator behaves inside PyTorch."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import impls
+from impls.contract import POOLINGS, ModelSpec, Placement
+from tests.torch_works import TOLERANCE, check_against_oracle, distance, load, parameters, run, work
+
+torch = pytest.importorskip("torch")
+if reason := impls.missing(impls.get("torch_native")):
+    pytest.skip(reason, allow_module_level=True)
+
+from impls.torch_native import memory, plan  # noqa: E402
+from impls.torch_native.op import qrnn_layer  # noqa: E402
+
+NAME = "torch_native"
+LAYER = ModelSpec(input_size=12, hidden_size=20)
+STACK = ModelSpec(
+    input_size=5, hidden_size=6, layers=3, kernel_width=3, dense=True, bidirectional=True
+)
+RAGGED = (9, 1, 4)
+FO = plan.How(1, 0, 1, 0, 0, 0, 0, 0)
+
+
+@pytest.fixture(params=[None, 4, 48], ids=["one chunk", "4 rows", "48 rows"])
+def rows(request, monkeypatch):
+    """Rows of a chunk: small ones force many chunks, also ones shorter than the window."""
+    if request.param:
+        monkeypatch.setattr(plan, "ROWS", request.param)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("kernel_width", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_values_states_and_gradients_equal_the_oracle(rows, pooling, kernel_width, dtype):
+    spec = replace(LAYER, pooling=pooling, kernel_width=kernel_width, bidirectional=True)
+    check_against_oracle(NAME, spec, dtype, steps=21)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_padded_dense_bidirectional_stack_equals_the_oracle(rows, pooling, dtype):
+    check_against_oracle(NAME, replace(STACK, pooling=pooling), dtype, lengths=RAGGED)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_padded_bfloat16_layer_equals_the_oracle(rows, bidirectional):
+    spec = replace(LAYER, bidirectional=bidirectional, pooling="ifo")
+    check_against_oracle(NAME, spec, "bfloat16", lengths=RAGGED)
+
+
+@pytest.mark.parametrize("lengths", [None, RAGGED])
+@pytest.mark.parametrize("mode", ["keep", "literal"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_zoneout_in_training_equals_the_oracle(rows, pooling, mode, lengths):
+    spec = replace(STACK, pooling=pooling, zoneout=0.4, zoneout_mode=mode)
+    check_against_oracle(NAME, spec, "float64", lengths=lengths, seed=(1 << 63) + 5)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_sequences_shorter_than_the_window_equal_the_oracle(rows, steps):
+    spec = replace(LAYER, kernel_width=5, bidirectional=True)
+    check_against_oracle(NAME, spec, "float64", steps=steps)
+    check_against_oracle(NAME, spec, "float64", steps=2, lengths=(1, 2, 1))
+
+
+@pytest.mark.parametrize(("inputs", "hidden"), [(1, 1), (3, 33), (40, 7), (17, 97)])
+@pytest.mark.parametrize("batch", [1, 2, 70])
+def test_odd_sizes_equal_the_oracle(inputs, hidden, batch):
+    spec = ModelSpec(input_size=inputs, hidden_size=hidden)
+    check_against_oracle(NAME, spec, batch=batch, steps=33)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("lengths", [None, RAGGED])
+def test_loss_and_new_parameters_of_a_train_step_equal_the_oracle(lengths, dtype):
+    spec = replace(LAYER, zoneout=0.2)
+    check_against_oracle(NAME, spec, dtype, kind="train_step", lengths=lengths, seed=11)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_stream_in_uneven_chunks_equals_one_pass(dtype):
+    spec = replace(LAYER, layers=2, kernel_width=4, zoneout=0.3)
+    given = work(spec, "forward", dtype, steps=23, seed=7)
+    session = load(NAME, spec, parameters(spec, dtype), dtype)
+    whole, state, outputs, start = run(session, given), given.state, [], 0
+    for size in (1, 8, 2, 12):
+        part = replace(given, x=given.x[start : start + size], dy=None, target=None, state=state)
+        result = run(session, part)
+        state = {k.removeprefix("state."): v for k, v in result.items() if k != "y"}
+        outputs.append(result["y"])
+        start += size
+    assert distance(np.concatenate(outputs), whole["y"]) <= TOLERANCE[dtype]
+
+
+def arguments(steps=5, batch=2, features=3, hidden=4, taps=2, dtype=torch.float32, grad=True):
+    """x, weight, bias, c, window of a small fo layer."""
+    torch.manual_seed(0)
+    wide = plan.STATE_OF[dtype]
+    shapes = (
+        ((steps, batch, features), dtype),
+        ((taps * features, 3 * hidden), dtype),
+        ((3 * hidden,), wide),
+        ((batch, hidden), wide),
+        ((taps - 1, batch, features), dtype),
+    )
+    given = [torch.randn(shape).to(kind).requires_grad_(grad) for shape, kind in shapes]
+    return given if taps > 1 else [*given[:4], None]
+
+
+def layer(*given, how=FO, save=True):
+    return qrnn_layer(*given, None, None, None, list(how), 0.0, save)
+
+
+def gradients(given, dy=None):
+    y = layer(*given)[0]
+    wanted = [tensor for tensor in given if tensor is not None]
+    return torch.autograd.grad(y, wanted, torch.ones_like(y) if dy is None else dy)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_opcheck_passes(taps, dtype):
+    given = arguments(taps=taps, dtype=dtype)
+    torch.library.opcheck(qrnn_layer, (*given, None, None, None, list(FO), 0.0, True))
+    detached = [None if t is None else t.detach() for t in given]
+    lengths = torch.tensor([5, 2])
+    numbers = torch.arange(2)
+    held = plan.How(1, 1, 1, 1, 30000, -5, 0, 1)
+    torch.library.opcheck(
+        qrnn_layer, (*detached, lengths, numbers, numbers, list(held), 0.4, False)
+    )
+
+
+@pytest.mark.parametrize("taps", [1, 2])
+def test_gradients_equal_central_differences(taps):
+    given = [t for t in arguments(dtype=torch.float64, taps=taps) if t is not None]
+
+    def outputs(*tensors):
+        return layer(*tensors, *([None] if taps == 1 else []))[:3]
+
+    assert torch.autograd.gradcheck(outputs, given)
+
+
+def test_a_broadcast_gradient_is_read_by_its_strides():
+    """`y.sum().backward()` hands down a gradient whose strides are all zero."""
+    given = arguments(steps=40, batch=3, hidden=33)
+    dense = gradients(given)
+    y = layer(*given)[0]
+    seen = []
+    y.register_hook(lambda g: seen.append(g.stride()))
+    broadcast = torch.autograd.grad(y.sum(), given)
+    assert seen == [(0, 0, 0)]
+    for one, other in zip(broadcast, dense, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda t: torch.stack([t, t], dim=3)[..., 1],
+        lambda t: torch.cat([t, t], dim=2)[..., : t.shape[2]],
+    ],
+    ids=["batch first", "every second channel", "half of the channels"],
+)
+@pytest.mark.parametrize("taps", [1, 2])
+def test_inputs_and_gradients_of_any_strides_give_the_same_bits(taps, view):
+    given = arguments(steps=20, taps=taps)
+    dy = torch.randn(20, 2, 4)
+    dense = gradients(given, dy)
+    viewed = [view(given[0]), *given[1:]]
+    assert torch.equal(layer(*viewed)[0], layer(*given)[0])
+    for one, other in zip(gradients(given, view(dy)), dense, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_backward_twice_over_a_kept_graph_gives_equal_gradients():
+    given = arguments()
+    y = layer(*given)[0]
+    first = torch.autograd.grad(y.sum(), given, retain_graph=True)
+    again = torch.autograd.grad(y.sum(), given)
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_a_second_derivative_raises():
+    given = arguments()
+    (dx,) = torch.autograd.grad(layer(*given)[0].square().sum(), given[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative: use torch_eager"):
+        dx.sum().backward()
+
+
+def test_a_pass_that_saved_nothing_refuses_its_backward():
+    given = arguments()
+    with pytest.raises(RuntimeError, match="call it with save=True"):
+        layer(*given, save=False)[0].sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "message"),
+    [
+        (0, lambda t: t.half(), "x has dtype torch.float16: allowed are float32"),
+        (0, lambda t: t.int(), "x has dtype torch.int32"),
+        (1, lambda t: t.double(), "weight has dtype torch.float64: give torch.float32"),
+        (2, lambda t: t.bfloat16(), "bias has dtype torch.bfloat16: give torch.float32"),
+        (3, lambda t: t.double(), "c has dtype torch.float64"),
+        (3, lambda t: t[:1], r"c has shape \[1, 4\]: give \[2, 4\]"),
+        (1, lambda t: t[:5], r"weight has shape \[5, 12\]: give \[K \* 3, 3 \* H\]"),
+        (4, lambda t: t[:0], r"window has shape \[0, 2, 3\]: give \[1, 2, 3\]"),
+        (4, lambda t: None, "window is missing"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_refused(at, change, message):
+    given = arguments(grad=False)
+    given[at] = change(given[at])
+    with pytest.raises((TypeError, ValueError), match=message):
+        layer(*given)
+
+
+def test_zoneout_without_rows_is_refused():
+    with pytest.raises(ValueError, match="rows is missing"):
+        layer(*arguments(grad=False), how=FO._replace(zone=1))
+
+
+def test_autocast_computes_in_bfloat16_with_wide_states():
+    given = arguments(steps=30, features=16, hidden=24)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, c, window, *_ = layer(*given)
+    assert (y.dtype, c.dtype, window.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+    x, weight, bias, first, before = given
+    rounded = [x.bfloat16(), weight.bfloat16(), bias, first, before.bfloat16()]
+    wanted = layer(*rounded)
+    assert all(torch.equal(*pair) for pair in zip((y, c, window), wanted, strict=False))
+    loss, other = y.float().sum() + c.sum(), wanted[0].float().sum() + wanted[1].sum()
+    pairs = zip(torch.autograd.grad(loss, given), torch.autograd.grad(other, given), strict=True)
+    for tensor, (found, expected) in zip(given, pairs, strict=True):
+        assert found.dtype == tensor.dtype
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.slow
+def test_compile_sees_one_graph_and_computes_the_same():
+    import torch._dynamo as dynamo
+
+    given = arguments(steps=20)
+
+    def network(x, *rest):
+        return (layer(2 * x, *rest)[0] * 3).sum()
+
+    assert dynamo.explain(network)(*given).graph_break_count == 0
+    dynamo.reset()
+    expected = torch.autograd.grad(network(*given), given)
+    found = torch.autograd.grad(torch.compile(network, fullgraph=True)(*given), given)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_result_that_is_held_is_never_overwritten_and_its_memory_comes_back():
+    first = memory.result((1 << 18,), torch.float32).fill_(1.0)
+    address = first.data_ptr()
+    second = memory.result((1 << 18,), torch.float32).fill_(2.0)
+    view = first[:10]
+    del first
+    third = memory.result((1 << 18,), torch.float32).fill_(3.0)
+    assert view.eq(1.0).all()
+    assert second.eq(2.0).all()
+    del view, second, third
+    fourth = memory.result((1 << 18,), torch.float32)
+    assert fourth.data_ptr() == address or memory._free
+
+
+def test_workspaces_made_in_inference_mode_serve_training():
+    with torch.inference_mode():
+        layer(*arguments(grad=False, steps=70), save=False)
+    gradients(arguments(steps=70))
+
+
+def test_the_card_refuses_what_it_cannot_compute_with_a_reason():
+    card = impls.get(NAME)
+    assert "'lstm'" in card.unsupported(ModelSpec(family="lstm"), Placement())
+    assert "torch_cupy" in card.unsupported(LAYER, Placement("cuda"))
+    assert card.unsupported(STACK, Placement(dtype="bfloat16")) is None
+
+
+def test_the_direct_call_and_the_operator_give_the_same_bits():
+    from impls.torch_native import op
+
+    given = arguments(steps=40)
+    dy = torch.randn(40, 2, 4)
+    rest = (None, None, None, list(FO), 0.0)
+    direct = op.layer(*given, *rest)
+    assert all(torch.equal(*pair) for pair in zip(direct, layer(*given), strict=False))
+    found = torch.autograd.grad(direct[0], given, dy)
+    for one, other in zip(found, gradients(given, dy), strict=True):
+        assert torch.equal(one, other)
+    (dx,) = torch.autograd.grad(
+        op.layer(*given, *rest)[0].square().sum(), given[:1], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        dx.sum().backward()
+
+
+LONG = """
+import resource, sys, torch
+from impls.torch_native.op import layer
+steps = int(sys.argv[1])
+x, weight = torch.ones(steps, 8, 64), torch.ones(128, 3 * 320)
+rest = (torch.zeros(3 * 320), torch.zeros(8, 320), torch.zeros(1, 8, 64), None, None, None)
+def call(n):
+    with torch.inference_mode():
+        return layer(x[:n], weight, *rest, [1, 0, 1, 0, 0, 0, 0, 0], 0.0)[0]
+call(1024)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+y = call(steps)
+print(peak() - before - y.nbytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_memory_beyond_inputs_and_outputs_does_not_grow_with_the_steps():
+    def extra(steps):
+        command = [sys.executable, "-c", LONG, str(steps)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    # all gate sums of 16384 steps would be 503 MB, twice those of 8192
+    assert extra(16384) < 8 << 20
+    assert extra(8192) < 8 << 20
