@@ -77,7 +77,7 @@ def show(console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("name", "family", "framework", "supports", "dtypes", "here"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title == "name")
     found = list(entries())
     for entry in found:
         here = "[red]" + entry.problem.replace("[", r"\[") + "[/]" if entry.problem else "ready"
