@@ -25,7 +25,7 @@ PREPARE_S = {"torch": 0.1, "jax": 1.5}
 """Seconds to load and compile one contender at one point, by framework."""
 OTHER_PREPARE_S = 0.5
 CALLS_IN_GATE = 4
-WARM_SAMPLES = {True: 20, False: 6}
+WARM_SAMPLES = {True: 20, False: 4}
 """Samples until a short or a long call can count as warm."""
 WARMUP_CAP_S = 2.0
 TURN_S = 0.001

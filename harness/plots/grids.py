@@ -96,7 +96,7 @@ def _against_paper(both: pd.DataFrame, ours: pd.DataFrame) -> str:
 def _without_absent(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The frame without contenders that could not run at all, and a sentence that names them."""
     absent = frame.groupby("impl")["status"].transform(
-        lambda words: words.isin(["missing", "unsupported"]).all()
+        lambda words: words.isin(["missing", "unsupported", "skipped"]).all()
     )
     names = frame[absent].groupby("impl")["status"].first()
     if names.empty:
