@@ -75,3 +75,19 @@ def test_check_names_the_failed_claim_of_a_mutant_in_words(monkeypatch, capsys):
     failed = [line for line in out.splitlines() if line.startswith(f"FAILED {name}: ")]
     assert any(words in line for line in failed)
     assert check in out
+
+
+@pytest.mark.parametrize("words", [["speed", "smoke", "--out"], ["check", "lstm_torch", "--jsonl"]])
+def test_a_place_that_cannot_be_written_is_one_line(words, tmp_path, capsys):
+    pytest.importorskip("torch")
+    (tmp_path / "file").write_text("x")
+    assert main([*words, str(tmp_path / "file" / "below")]) == 2
+    error = capsys.readouterr().err
+    assert "file" in error
+    assert error.count("\n") == 1
+
+
+def test_a_profile_file_with_the_name_of_a_packaged_one_is_refused(tmp_path, capsys):
+    (tmp_path / "default.toml").write_text("")
+    assert main(["plan", str(tmp_path / "default.toml")]) == 2
+    assert "give your file another name" in capsys.readouterr().err
