@@ -105,7 +105,7 @@ def references(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> list[
     pairs = []
     for arm in live(arms):
         if arm.contender.twin:
-            own = [a for a in live(arms) if a.contender == Contender(arm.contender.impl)]
+            own = [a for a in live(arms) if a.contender == arm.contender.original]
             pairs += [(original, arm) for original in own]
         elif base is not None and arm is not base:
             pairs.append((base, arm))

@@ -80,15 +80,26 @@ class Point:
 
 @dataclass(frozen=True)
 class Contender:
-    """One arm of a sitting: an implementation, or its A/A twin."""
+    """One arm of a sitting: an implementation, or its A/A twin.
+
+    Attributes:
+        mode: how or which part of it is timed; "default" is the whole layer as it is called.
+    """
 
     impl: str
     twin: bool = False
+    mode: str = "default"
 
     @property
     def name(self) -> str:
-        """The implementation's name, with "#twin" for its twin."""
-        return f"{self.impl}#twin" if self.twin else self.impl
+        """E.g. "torch_native", "torch_native:gemm"; a twin's ends in "#twin"."""
+        mode = "" if self.mode == "default" else f":{self.mode}"
+        return f"{self.impl}{mode}{'#twin' * self.twin}"
+
+    @property
+    def original(self) -> Contender:
+        """The contender that this one is the twin of, else itself."""
+        return replace(self, twin=False)
 
 
 def _digest(value: Mapping[str, Any], digits: int) -> str:
@@ -98,7 +109,8 @@ def _digest(value: Mapping[str, Any], digits: int) -> str:
 
 def cell_id(point: Point, contender: Contender) -> str:
     """16 hexadecimal digits of one contender at one point."""
-    what = {"record": "speed", "impl": contender.impl, "twin": contender.twin, "mode": "default"}
+    what = {"record": "speed", "impl": contender.impl, "twin": contender.twin}
+    what["mode"] = contender.mode
     return _digest({"protocol_version": PROTOCOL_VERSION, **what, **point.fields()}, 16)
 
 

@@ -114,7 +114,7 @@ def _identity(contender: Contender, scene: Scene) -> dict[str, Any]:
         "framework": framework,
         "framework_version": framework and machine.framework_version(framework),
         "impl_src_sha256": machine.source_hash(impl),
-        "mode": "default",
+        "mode": contender.mode,
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from harness import clock
 from harness.arm import Arm, Limits, live, references
 from harness.config import FEWEST_ROUNDS, Profile
-from harness.grid import Contender, Point
+from harness.grid import Point
 from harness.stats import paired_ratio
 
 WARMUP_CAP_S = {"cpu": 2.0, "cuda": 0.25}
@@ -73,7 +73,7 @@ def warm_up(
 
 def _original(arm: Arm, arms: Sequence[Arm]) -> Arm:
     """The arm that this one is the twin of, else itself."""
-    same = (a for a in live(arms) if a.contender == Contender(arm.contender.impl))
+    same = (a for a in live(arms) if a.contender == arm.contender.original)
     return next(same, arm)
 
 
