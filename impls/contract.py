@@ -222,6 +222,8 @@ class Implementation:
         lacking: one line on what to install where something else than a module is missing (a
             compiler, say), or None; asked only where all of `requires` can be imported.
         shares: further folders of `impls` whose content it runs, e.g. ("kernels",).
+        compiles: preparing one work takes many seconds to minutes; `contenders = "all"` of a
+            profile leaves it out unless the profile says `compile = true`.
     """
 
     name: str
@@ -234,6 +236,7 @@ class Implementation:
     core: Callable[[], Any] | None = None
     lacking: Callable[[], str | None] | None = None
     shares: tuple[str, ...] = ()
+    compiles: bool = False
 
 
 def spec_fields() -> tuple[str, ...]:

@@ -51,6 +51,11 @@ class ForwardRun:
         with torch.inference_mode():
             self._out = self._inputs.outputs(self._network)
 
+    def rehearse(self) -> None:
+        """One pass whose results are forgotten: what compiles on its first call does so now."""
+        self()
+        self._out = None
+
     def wait(self) -> None:
         synchronize(self._inputs.x.device)
 
@@ -79,6 +84,11 @@ class BackwardRun:
         cotangents = [self._dy, *self._dstate.values()]
         self._grads = torch.autograd.grad(ends, self._wanted, cotangents, materialize_grads=True)
         self._out = y.detach(), {name: value.detach() for name, value in state.items()}
+
+    def rehearse(self) -> None:
+        """One pass whose results are forgotten."""
+        self()
+        self._out, self._grads = None, ()
 
     def wait(self) -> None:
         synchronize(self._inputs.x.device)
@@ -111,14 +121,21 @@ class TrainRun:
         self._calls = 0
         self._first: tuple[Tensor, dict[str, Tensor]] | None = None
 
-    def __call__(self) -> None:
+    def rehearse(self) -> None:
+        """Forward and backward, without a step."""
+        self._gradients()
+
+    def _gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The loss and its gradients by the leaves."""
         y, _ = self._inputs.outputs(self._network)
         error = y.to(self._target.dtype) - self._target
         if self._padded is not None:
             error = error.masked_fill(self._padded, 0.0)
         loss = self._scale * error.square().sum()
-        leaves = self._network.leaves
-        grads = torch.autograd.grad(loss, list(leaves.values()))
+        return loss, torch.autograd.grad(loss, list(self._network.leaves.values()))
+
+    def __call__(self) -> None:
+        loss, grads = self._gradients()
         with torch.no_grad():
             for master, grad in zip(self._masters.values(), grads, strict=True):
                 master.add_(grad, alpha=-LEARNING_RATE)

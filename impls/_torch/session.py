@@ -42,12 +42,13 @@ class NetworkSession:
             if work.lengths is not None:
                 steps = np.arange(len(work.x))[:, None] < work.lengths
                 valid = self._tensor(steps[..., None], torch.bool)
-            self._trained = TrainRun(network, self._inputs(network, work), target, valid)
+            inputs = self._inputs(network, work)
+            self._trained = TrainRun(self._served(network), inputs, target, valid)
             return self._trained
         if ragged not in self._networks:
             self._networks[ragged] = self._make(ragged)
         network = self._networks[ragged]
-        inputs = self._inputs(network, work)
+        inputs, network = self._inputs(network, work), self._served(network)
         if work.kind != "backward":
             return ForwardRun(network, inputs)
         dstate = {n: self._tensor(v, inputs.state[n].dtype) for n, v in work.dstate.items()}
@@ -61,6 +62,10 @@ class NetworkSession:
         network = self._networks[False]
         tensors = network.canonical(network.leaves)
         return {name: to_numpy(tensor).copy() for name, tensor in tensors.items()}
+
+    def _served(self, network: Network) -> Network:
+        """The network as one run calls it."""
+        return network
 
     def _tensor(self, array: np.ndarray | None, dtype: torch.dtype) -> Tensor:
         assert array is not None  # Work holds what its kind needs
