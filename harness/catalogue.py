@@ -26,7 +26,10 @@ QRNN_ONLY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One implementation as the list shows it; `problem` says why it cannot run here."""
+    """One implementation as the list shows it.
+
+    `problem` says why it cannot run here; `compiles`, that it takes minutes to prepare.
+    """
 
     name: str
     about: str
@@ -35,6 +38,7 @@ class Entry:
     supports: str
     dtypes: str
     problem: str | None
+    compiles: bool = False
 
 
 def supported(card: Implementation) -> str:
@@ -67,7 +71,7 @@ def entries() -> Iterator[Entry]:
             card = impls.get(name)
             framework = card.requires[0] if card.requires else "-"
             yield Entry(name, card.about, card.family, framework, supported(card), dtypes(card),
-                        impls.missing(card))  # fmt: skip
+                        impls.missing(card), card.compiles)  # fmt: skip
         except impls.BrokenImplementation as error:
             yield Entry(name, "", "?", "?", "", "", f"broken: {error}")
 
@@ -80,10 +84,20 @@ def show(console: Console | None = None) -> None:
         table.add_column(title, overflow="fold", no_wrap=title == "name")
     found = list(entries())
     for entry in found:
-        here = "[red]" + entry.problem.replace("[", r"\[") + "[/]" if entry.problem else "ready"
+        here = "ready, compiles for minutes" if entry.compiles else "ready"
+        if entry.problem:
+            here = "[red]" + entry.problem.replace("[", r"\[") + "[/]"
         table.add_row(entry.name, entry.family, entry.framework, entry.supports, entry.dtypes, here)
     console.print(table)
     ready = sum(entry.problem is None for entry in found)
+    slow = [entry.name for entry in found if entry.compiles]
+    if slow:
+        console.print(
+            f'\n`contenders = "all"` leaves out {", ".join(slow)} unless the profile says '
+            "`compile = true`.",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(f"\n{ready} of {len(found)} ready. What they are:")
     for entry in found:
         console.print(f"  {entry.name}: {entry.about}", markup=False, soft_wrap=True)

@@ -111,10 +111,3 @@ def contenders(key: str, value: Any) -> tuple[str, ...] | str:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{key}: {twice[0]!r} is given twice: remove one")
     return names
-
-
-def not_yet(key: str, value: Any) -> bool:
-    """A switch that nothing implements so far: false only."""
-    if flag(key, value):
-        raise UsageError(f"{key} = true: no implementation has such a mode yet; leave it out")
-    return False

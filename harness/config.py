@@ -47,10 +47,12 @@ class Profile:
         budget_s: seconds for everything, equivalence checks and report included.
         threads: thread budget of every contender, or "all" cores.
         baseline: "auto" (the fastest LSTM of the cell) or an implementation's name.
-        contenders: "all" or names of implementations.
+        contenders: "all" (without those that compile for minutes, see `compile`) or names of
+            implementations, which are measured whether they compile or not.
         twins: who gets an A/A twin, the "baseline" or "all".
         repeats: sittings per grid point.
-        compile: whether compiled modes are measured too; no implementation has one yet.
+        compile: whether `contenders = "all"` has the implementations too that take minutes to
+            prepare (`Implementation.compiles`).
         grids: axis name -> values; a grid is the product of its axes.
         target_halfwidth: a sitting may stop when the 95 % interval of every log ratio is
             narrower than this on each side.
@@ -192,7 +194,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "contenders": checked.contenders,
     "twins": lambda key, value: checked.one_of(key, value, ("baseline", "all")),
     "repeats": checked.whole,
-    "compile": checked.not_yet,
+    "compile": checked.flag,
     "min_rounds": lambda key, value: checked.whole(key, value, MIN_ROUNDS),
     "max_rounds": lambda key, value: checked.whole(key, value, MIN_ROUNDS),
     "target_halfwidth": lambda key, value: checked.fraction(key, value, zero=False),

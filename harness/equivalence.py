@@ -21,13 +21,15 @@ from rich.console import Console
 import impls
 from harness import system
 from harness.errors import UsageError, nearest
-from harness.stop import InterruptError, Stop
+from harness.stop import InterruptError, Stop, end
 from harness.worker import settle
 from impls.contract import DTYPES, Placement
 
 CASE_SETS = {"quick": "quick_set", "covering": "covering_set", "full": "full_product"}
 """Words of the command and the functions of harness.conformance that give the cases."""
 TIMEOUT_S = {"quick": 180.0, "covering": 900.0, "full": 6 * 3600.0}
+COMPILING = 10.0
+"""Times as long for an implementation that compiles for every shape."""
 Row = dict[str, object]
 
 
@@ -148,7 +150,7 @@ def check_all(
                     yield name, _rows_of(name, process.returncode, Path(scratch))
         finally:
             for process, _ in running.values():
-                process.kill()
+                end(process)
                 process.wait()
 
 
@@ -175,9 +177,9 @@ def _ended(
     running: Mapping[str, tuple[subprocess.Popen[bytes], float]], timeout_s: float
 ) -> list[str]:
     """Names of the processes that have ended; waits a moment, kills those out of time."""
-    for process, started in running.values():
-        if _now() - started > timeout_s:
-            process.kill()
+    for name, (process, started) in running.items():
+        if _now() - started > timeout_s * (COMPILING if impls.compiles(name) else 1.0):
+            end(process)
     first = next(iter(running.values()))[0]
     with contextlib.suppress(subprocess.TimeoutExpired):
         first.wait(timeout=0.1)

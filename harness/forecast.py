@@ -24,6 +24,8 @@ in Python is not known before it ran."""
 PREPARE_S = {"torch": 0.1, "jax": 1.5}
 """Seconds to load and compile one contender at one point, by framework."""
 OTHER_PREPARE_S = 0.5
+COMPILE_S = 60.0
+"""The same for one that compiles for minutes (`Implementation.compiles`), until it has rows."""
 CALLS_IN_GATE = 4
 WARM_SAMPLES = {True: 20, False: 4}
 """Samples until a short or a long call can count as warm."""
@@ -46,7 +48,7 @@ class Forecast:
     def __init__(self, rows: Sequence[dict[str, Any]], ceilings: Ceilings) -> None:
         self.ceilings = ceilings
         self._known: dict[tuple[Any, ...], float] = {}
-        self._prepare: dict[tuple[str, Any], float] = {}
+        self._prepare: dict[tuple[Any, ...], list[float]] = {}
         self._ratios: dict[tuple[str, Any], list[float]] = {}
         for row in rows:
             if row.get("status") == "ok" and row.get("median_ns"):
@@ -80,7 +82,7 @@ class Forecast:
             sample = clock.inner_calls(call * 1e9) * call
             short = clock.is_short(call * 1e9)
             turn = clock.samples_per_block(call * 1e9) * sample + call * short + TURN_S
-            total += self._prepare_s(card, point.kind) + DRAW_S * _numbers(point)
+            total += self._prepare_s(card, point) + DRAW_S * _numbers(point)
             total += CALLS_IN_GATE * call + min(WARMUP_CAP_S, WARM_SAMPLES[short] * sample)
             total += rounds * turn
         return total + sum(self._oracle_s(family, point) for family in families)
@@ -99,11 +101,23 @@ class Forecast:
         for key in ((impl, kind), (impl, None)):
             self._ratios.setdefault(key, []).append(ratio)
         if row.get("prepare_s") is not None:
-            self._prepare[impl, kind] = row["prepare_s"] + (row.get("first_call_s") or 0.0)
+            took = row["prepare_s"] + (row.get("first_call_s") or 0.0)
+            for prepared in (_key(impl, row), (impl, kind)):
+                self._prepare.setdefault(prepared, []).append(took)
 
-    def _prepare_s(self, card: Implementation, kind: str) -> float:
+    def _prepare_s(self, card: Implementation, point: Point) -> float:
+        """Seconds to load and compile: as recorded at this point, else at others of its kind.
+
+        Of these the last; the longest where compiling takes minutes and grows with the point.
+        """
+        here = self._prepare.get(_key(card.name, point.fields()))
+        if here:
+            return here[-1]
+        others = self._prepare.get((card.name, point.kind))
+        if others:
+            return max(others) if card.compiles else others[-1]
         known = [PREPARE_S[module] for module in card.requires if module in PREPARE_S]
-        return self._prepare.get((card.name, kind), max(known, default=OTHER_PREPARE_S))
+        return COMPILE_S if card.compiles else max(known, default=OTHER_PREPARE_S)
 
     def _base_s(self, family: str, point: Point) -> float:
         """The floor plus the dispatches of a loop over time."""

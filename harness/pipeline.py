@@ -12,13 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import impls
 from harness import ceilings, equivalence, files, machine, paths
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile
 from harness.floors import Ceilings
 from harness.grid import PROTOCOL_VERSION, parse_only, points, select
-from harness.plan import Plan, build
+from harness.plan import Plan, build, chosen
 from harness.process import WorkerFailure
 from harness.progress import Progress, words
 from harness.speed import run_speed
@@ -127,7 +126,7 @@ def _equivalence(profile: Profile, folder: RunFolder, progress: Progress) -> boo
     """Check every contender that has no rows yet under its present sources; True = one failed."""
     threads = machine.thread_count(profile.threads)
     print_hash = machine.fingerprint_hash(machine.fingerprint(threads))
-    names = impls.names() if profile.contenders == "all" else list(profile.contenders)
+    names = chosen(profile)
     keys = {name: machine.stale_key(name, print_hash, threads) for name in names}
     recorded, _ = files.read_lines(folder.path / "equivalence.jsonl")
     dtypes = profile.checks or tuple(dict.fromkeys(p.placement.dtype for p in points(profile)))

@@ -111,12 +111,22 @@ def build(
     )
 
 
+def chosen(profile: Profile) -> tuple[str, ...]:
+    """Names of the profile's implementations, installed here or not.
+
+    "all" leaves out those that compile for minutes, unless the profile says `compile = true`.
+    """
+    if profile.contenders != "all":
+        return profile.contenders
+    return tuple(name for name in impls.names() if profile.compile or not impls.compiles(name))
+
+
 class _Lineup:
     """The profile's implementations on this machine: who can run a point, and who gets a twin."""
 
     def __init__(self, profile: Profile, threads: int) -> None:
         self.profile = profile
-        names = impls.names() if profile.contenders == "all" else profile.contenders
+        names = chosen(profile)
         for name in names:
             if name not in impls.names():
                 raise UsageError(

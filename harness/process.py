@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.stop import InterruptError, Stop
+from harness.stop import InterruptError, Stop, end
 
 HEADER = struct.Struct("!I")
 Reply = dict[str, Any]
@@ -232,8 +232,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once and close its pipes; safe to repeat."""
-        if self.alive:
-            self._process.kill()
+        end(self._process)
         self._process.wait()
         for name in ("_write", "_read"):
             number = getattr(self, name)

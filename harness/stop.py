@@ -1,10 +1,11 @@
-"""Ctrl-C and SIGTERM as a request that is met between two blocks."""
+"""Ctrl-C and SIGTERM as a request that is met between two blocks, and the end of a process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import subprocess
 from types import FrameType
 from typing import Any
 
@@ -49,3 +50,9 @@ class Stop:
     def fileno(self) -> int:
         """What `select` listens to: readable once a stop was requested."""
         return self._read
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a session of its own, with all that it started, a compiler say."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)

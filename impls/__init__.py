@@ -101,6 +101,14 @@ def hindrance(card: Implementation, spec: ModelSpec, placement: Placement) -> st
         return f"its card's unsupported() raised {type(error).__name__}: {error}"
 
 
+def compiles(name: str) -> bool:
+    """Whether the implementation takes minutes to prepare; no for a card that is broken."""
+    try:
+        return get(name).compiles
+    except BrokenImplementation:
+        return False
+
+
 def absent(module: str) -> bool:
     """True where `module` cannot be imported; it is looked up, not imported."""
     try:

@@ -27,8 +27,8 @@ def load(tmp_path):
     return loader
 
 
-def test_packaged_profiles_are_the_four_of_the_readme():
-    assert profile_names() == ["aa", "default", "paper", "smoke"]
+def test_packaged_profiles_are_the_five_of_the_readme():
+    assert profile_names() == ["aa", "compile", "default", "paper", "smoke"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ MISTAKES = {
         "[profile]", "[profile]\nmin_rounds = 20\nmax_rounds = 10", ["max_rounds = 10"],
     ),
     "negative seed": ("[profile]", "[profile]\nseed = -1", ["seed = -1", "at least 0"]),
-    "compiled modes": ("[profile]", "[profile]\ncompile = true", ["compile = true"]),
+    "compile is no flag": ("[profile]", "[profile]\ncompile = 1", ["compile = 1", "true or false"]),
     "syntax error": ("steps = 32", "steps = = 32", ["not valid TOML", "line 8"]),
 }  # fmt: skip
 

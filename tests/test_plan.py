@@ -10,9 +10,9 @@ from harness import floors, machine, system
 from harness.config import FEWEST_ROUNDS, Profile
 from harness.errors import UsageError
 from harness.floors import Ceilings
-from harness.forecast import HOPED_FACTOR, Forecast
+from harness.forecast import COMPILE_S, HOPED_FACTOR, Forecast
 from harness.grid import Contender, cell_id
-from harness.plan import build
+from harness.plan import build, chosen
 from impls.contract import Implementation
 from tests.absent import run_without
 
@@ -253,6 +253,43 @@ def test_a_profile_chooses_its_contenders(cards):
         build(profile(contenders=("gone",)), [], CEILINGS)
 
 
+def test_what_compiles_for_minutes_is_measured_where_the_profile_says_so_or_names_it(cards):
+    cards["slow"] = replace(card("slow"), compiles=True)
+
+    def arms(**changes):
+        return {c.impl for c in build(profile(**changes), [], CEILINGS).sittings[0].contenders}
+
+    assert arms() == {"fast", "lstm_jax", "plain"}
+    assert arms(compile=True, budget_s=4000.0) == {"fast", "lstm_jax", "plain", "slow"}
+    assert arms(contenders=("slow",), budget_s=4000.0) == {"slow"}
+
+
+def test_a_broken_card_is_kept_among_all(cards, monkeypatch):
+    def get(name):
+        if name == "plain":
+            raise impls.BrokenImplementation("no")
+        return cards[name]
+
+    monkeypatch.setattr(impls, "get", get)
+    assert chosen(profile()) == ("fast", "lstm_jax", "plain")
+
+
+def test_minutes_of_compiling_are_planned_for_and_then_taken_from_the_rows(cards):
+    cards["slow"] = replace(card("slow"), compiles=True)
+    mine = profile(contenders=("slow",), budget_s=4000.0)
+
+    def price(rows, at):
+        return Forecast(rows, CEILINGS).sitting_s(at, (Contender("slow"),), FEWEST_ROUNDS)
+
+    first, other = (sitting.point for sitting in build(mine, [], CEILINGS).sittings[:2])
+    assert COMPILE_S < price([], first) < COMPILE_S + 10
+    rows = rows_of(build(mine, [], CEILINGS).sittings[0], prepare_s=150.0)
+    rows += [{**rows[0], "steps": 2 * first.steps + 1, "prepare_s": 200.0}]
+    assert 150 < price(rows, first) < 160
+    assert 200 < price(rows, other) < 210
+    assert build(mine, [], CEILINGS, budget_s=120.0).dropped
+
+
 def test_recorded_times_replace_the_forecast(cards):
     first = build(profile(), [], CEILINGS)
     slow = rows_of(first.sittings[0], median_ns=2e9, stale_key="of another machine")
@@ -300,7 +337,7 @@ def test_more_threads_than_cores_are_refused():
 PLAN = """
 from harness.config import load_profile
 from harness.floors import Ceilings
-from harness.plan import build
+from harness.plan import build, chosen
 made = build(load_profile("default"), [], Ceilings.nominal())
 assert made.total == 18, made.total
 heavy = {"torch", "jax", "jaxlib", "pandas", "cupy"} & set(sys.modules)

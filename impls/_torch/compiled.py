@@ -30,8 +30,7 @@ def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
     assert isinstance(function, FunctionType)
     name = f"{function.__name__}_{next(_number)}"
     code = function.__code__.replace(co_name=name)
-    own = FunctionType(code, function.__globals__, name, None, function.__closure__)
-    return own
+    return FunctionType(code, function.__globals__, name, None, function.__closure__)
 
 
 class CompiledNetwork:
