@@ -32,18 +32,14 @@ def graphs():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize(
-    ("name", "spec", "dtype", "steps"),
-    [
-        ("torch_compile", STACK, "float32", 9),
-        ("torch_compile", LAYER, "bfloat16", 9),
-        ("torch_compile_loop", replace(LAYER, bidirectional=True), "float32", 5),
-    ],
-)
-def test_compiled_values_states_and_gradients_equal_the_oracle(name, spec, dtype, steps):
-    held = replace(spec, zoneout=0.4)
-    lengths = (steps, 1, steps // 2)
-    check_against_oracle(name, held, dtype, lengths=lengths, steps=steps, seed=(1 << 63) + 5)
+def test_the_compiled_operator_gives_the_oracles_values_states_and_gradients():
+    spec = replace(LAYER, zoneout=0.4, kernel_width=3)
+    check_against_oracle("torch_compile", spec, seed=(1 << 63) + 5)
+
+
+def test_the_compiled_loop_gives_the_oracles_values_and_states():
+    """Its C++ takes seconds to compile; gradients and longer loops are slow tests."""
+    check_against_oracle("torch_compile_loop", LAYER, kind="forward", steps=3)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -101,7 +97,7 @@ def test_a_pass_that_breaks_the_graph_is_refused_instead_of_run_in_part(quick, m
 def test_where_torch_compile_is_switched_off_nothing_is_timed_eagerly():
     with torch._dynamo.config.patch(disable=True):
         session = load("torch_compile", LAYER, parameters(LAYER))
-        with pytest.raises(RuntimeError, match="compiled nothing: unset TORCH_COMPILE_DISABLE"):
+        with pytest.raises(RuntimeError, match="compiled nothing|found no compiled frames"):
             session.prepare(work(LAYER, "forward"))
 
 
