@@ -97,14 +97,14 @@ def test_a_pass_that_breaks_the_graph_is_refused_instead_of_run_in_part(quick, m
 def test_where_torch_compile_is_switched_off_nothing_is_timed_eagerly():
     with torch._dynamo.config.patch(disable=True):
         session = load("torch_compile", LAYER, parameters(LAYER))
-        with pytest.raises(RuntimeError, match="compiled nothing|found no compiled frames"):
+        with pytest.raises(RuntimeError, match=r"compiled nothing|found no compiled frames"):
             session.prepare(work(LAYER, "forward"))
 
 
 def test_a_loop_of_too_many_steps_is_unsupported():
     spec = replace(LAYER, layers=2)
     session = load("torch_compile_loop", spec, parameters(spec))
-    with pytest.raises(NotImplementedError, match="258 steps .* at most 256; use torch_compile"):
+    with pytest.raises(NotImplementedError, match=r"258 steps .* at most 256; use torch_compile"):
         session.prepare(work(spec, "forward", steps=129))
 
 
