@@ -292,15 +292,14 @@ def test_the_direct_call_and_the_operator_give_the_same_bits():
 
     given = arguments(steps=40)
     dy = torch.randn(40, 2, 4)
-    rest = (None, None, None, list(FO), 0.0)
-    direct = op.layer(*given, *rest)
+    x, weight, bias, c, window = given
+    inputs = plan.Inputs(x, weight, bias, window, None, None, None, FO, 0.0)
+    direct = op.layer(inputs, c)
     assert all(torch.equal(*pair) for pair in zip(direct, layer(*given), strict=False))
     found = torch.autograd.grad(direct[0], given, dy)
     for one, other in zip(found, gradients(given, dy), strict=True):
         assert torch.equal(one, other)
-    (dx,) = torch.autograd.grad(
-        op.layer(*given, *rest)[0].square().sum(), given[:1], create_graph=True
-    )
+    (dx,) = torch.autograd.grad(op.layer(inputs, c)[0].square().sum(), given[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         dx.sum().backward()
 
@@ -308,12 +307,14 @@ def test_the_direct_call_and_the_operator_give_the_same_bits():
 LONG = """
 import resource, sys, torch
 from impls.torch_native.op import layer
+from impls.torch_native.plan import How, Inputs
 steps = int(sys.argv[1])
 x, weight = torch.ones(steps, 8, 64), torch.ones(128, 3 * 320)
-rest = (torch.zeros(3 * 320), torch.zeros(8, 320), torch.zeros(1, 8, 64), None, None, None)
+bias, c, window = torch.zeros(3 * 320), torch.zeros(8, 320), torch.zeros(1, 8, 64)
+rest = (window, None, None, None, How(1, 0, 1, 0, 0, 0, 0, 0), 0.0)
 def call(n):
     with torch.inference_mode():
-        return layer(x[:n], weight, *rest, [1, 0, 1, 0, 0, 0, 0, 0], 0.0)[0]
+        return layer(Inputs(x[:n], weight, bias, *rest), c)[0]
 call(1024)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
