@@ -260,7 +260,13 @@ def test_compile_sees_one_graph_and_computes_the_same():
         torch.testing.assert_close(one, other)
 
 
-def test_a_result_that_is_held_is_never_overwritten_and_its_memory_comes_back():
+@pytest.fixture
+def fresh(monkeypatch):
+    """No memory of earlier calls."""
+    monkeypatch.setattr(memory, "_kept", [])
+
+
+def test_a_result_that_is_held_is_never_overwritten_and_its_memory_comes_back(fresh):
     first = memory.result((1 << 18,), torch.float32).fill_(1.0)
     address = first.data_ptr()
     second = memory.result((1 << 18,), torch.float32).fill_(2.0)
@@ -269,9 +275,20 @@ def test_a_result_that_is_held_is_never_overwritten_and_its_memory_comes_back():
     third = memory.result((1 << 18,), torch.float32).fill_(3.0)
     assert view.eq(1.0).all()
     assert second.eq(2.0).all()
-    del view, second, third
+    del view
     fourth = memory.result((1 << 18,), torch.float32)
-    assert fourth.data_ptr() == address or memory._free
+    assert fourth.data_ptr() == address
+    assert third.eq(3.0).all()
+
+
+def test_no_more_memory_is_kept_than_agreed_and_the_rest_still_serves(fresh, monkeypatch):
+    monkeypatch.setattr(memory, "MOST_KEPT", 3 << 20)
+    held = [memory.result((1 << 18,), torch.float32).fill_(i) for i in range(5)]
+    assert len(memory._kept) == 3
+    assert all(tensor.eq(i).all() for i, tensor in enumerate(held))
+    held.clear()
+    larger = memory.result((3 << 18,), torch.float32)
+    assert [kept.nbytes for kept in memory._kept] == [larger.nbytes]
 
 
 def test_workspaces_made_in_inference_mode_serve_training():
