@@ -260,7 +260,13 @@ def test_compile_sees_one_graph_and_computes_the_same():
         torch.testing.assert_close(one, other)
 
 
-def test_a_result_that_is_held_is_never_overwritten_and_its_memory_comes_back():
+@pytest.fixture
+def fresh(monkeypatch):
+    """No memory of earlier calls."""
+    monkeypatch.setattr(memory, "_kept", [])
+
+
+def test_a_result_that_is_held_is_never_overwritten_and_its_memory_comes_back(fresh):
     first = memory.result((1 << 18,), torch.float32).fill_(1.0)
     address = first.data_ptr()
     second = memory.result((1 << 18,), torch.float32).fill_(2.0)
@@ -269,9 +275,20 @@ def test_a_result_that_is_held_is_never_overwritten_and_its_memory_comes_back():
     third = memory.result((1 << 18,), torch.float32).fill_(3.0)
     assert view.eq(1.0).all()
     assert second.eq(2.0).all()
-    del view, second, third
+    del view
     fourth = memory.result((1 << 18,), torch.float32)
-    assert fourth.data_ptr() == address or memory._free
+    assert fourth.data_ptr() == address
+    assert third.eq(3.0).all()
+
+
+def test_no_more_memory_is_kept_than_agreed_and_the_rest_still_serves(fresh, monkeypatch):
+    monkeypatch.setattr(memory, "MOST_KEPT", 3 << 20)
+    held = [memory.result((1 << 18,), torch.float32).fill_(i) for i in range(5)]
+    assert len(memory._kept) == 3
+    assert all(tensor.eq(i).all() for i, tensor in enumerate(held))
+    held.clear()
+    larger = memory.result((3 << 18,), torch.float32)
+    assert [kept.nbytes for kept in memory._kept] == [larger.nbytes]
 
 
 def test_workspaces_made_in_inference_mode_serve_training():
@@ -292,15 +309,14 @@ def test_the_direct_call_and_the_operator_give_the_same_bits():
 
     given = arguments(steps=40)
     dy = torch.randn(40, 2, 4)
-    rest = (None, None, None, list(FO), 0.0)
-    direct = op.layer(*given, *rest)
+    x, weight, bias, c, window = given
+    inputs = plan.Inputs(x, weight, bias, window, None, None, None, FO, 0.0)
+    direct = op.layer(inputs, c)
     assert all(torch.equal(*pair) for pair in zip(direct, layer(*given), strict=False))
     found = torch.autograd.grad(direct[0], given, dy)
     for one, other in zip(found, gradients(given, dy), strict=True):
         assert torch.equal(one, other)
-    (dx,) = torch.autograd.grad(
-        op.layer(*given, *rest)[0].square().sum(), given[:1], create_graph=True
-    )
+    (dx,) = torch.autograd.grad(op.layer(inputs, c)[0].square().sum(), given[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         dx.sum().backward()
 
@@ -308,12 +324,14 @@ def test_the_direct_call_and_the_operator_give_the_same_bits():
 LONG = """
 import resource, sys, torch
 from impls.torch_native.op import layer
+from impls.torch_native.plan import How, Inputs
 steps = int(sys.argv[1])
 x, weight = torch.ones(steps, 8, 64), torch.ones(128, 3 * 320)
-rest = (torch.zeros(3 * 320), torch.zeros(8, 320), torch.zeros(1, 8, 64), None, None, None)
+bias, c, window = torch.zeros(3 * 320), torch.zeros(8, 320), torch.zeros(1, 8, 64)
+rest = (window, None, None, None, How(1, 0, 1, 0, 0, 0, 0, 0), 0.0)
 def call(n):
     with torch.inference_mode():
-        return layer(x[:n], weight, *rest, [1, 0, 1, 0, 0, 0, 0, 0], 0.0)[0]
+        return layer(Inputs(x[:n], weight, bias, *rest), c)[0]
 call(1024)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

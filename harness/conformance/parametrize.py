@@ -62,28 +62,33 @@ def parametrize_with_checks(
     """
     import pytest
 
-    gaps, offered, params = dict(expected_failures or {}), set(kinds), []
+    offered, params, unused = set(kinds), [], set(expected_failures or {})
     chosen = tuple(covering_set() if cases is None else cases)
-    unused = set(gaps)
     for given in impls.names() if names_or_cards is None else names_or_cards:
         card = impls.get(given) if isinstance(given, str) else given
         lacking = impls.missing(card)
         if lacking is not None:
             mark = pytest.mark.skip(reason=lacking)
             params.append(pytest.param(None, id=f"{card.name}-missing", marks=mark))
-            unused -= {pattern for pattern in gaps if pattern.startswith(card.name)}
+            unused -= {pattern for pattern in unused if pattern.startswith(card.name)}
             continue
         for placement, case, check, reason in pairs(card, dtypes, chosen, device):
-            if reason is not None or not offered.issuperset(check.kinds):
-                continue
-            bound = BoundCheck(check, card, placement, case)
-            known = [pattern for pattern in gaps if fnmatchcase(bound.id, pattern)]
-            unused -= set(known)
-            marks = [pytest.mark.xfail(strict=True, reason=gaps[p]) for p in known]
-            params.append(pytest.param(bound, id=bound.id, marks=marks))
+            if reason is None and offered.issuperset(check.kinds):
+                bound = BoundCheck(check, card, placement, case)
+                params.append(_param(bound, expected_failures or {}, unused))
     if unused:
         raise ValueError(
             f"expected_failures names {', '.join(sorted(unused))}, which matches no check; "
             "remove it or correct the pattern (id: impl-dtype-case-check)"
         )
     return pytest.mark.parametrize("check", params)
+
+
+def _param(bound: BoundCheck, gaps: Mapping[str, str], unused: set[str]) -> Any:
+    """The check with a mark for every gap that names it; those are taken out of `unused`."""
+    import pytest
+
+    known = [pattern for pattern in gaps if fnmatchcase(bound.id, pattern)]
+    unused.difference_update(known)
+    marks = [pytest.mark.xfail(strict=True, reason=gaps[pattern]) for pattern in known]
+    return pytest.param(bound, id=bound.id, marks=marks)

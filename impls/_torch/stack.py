@@ -51,6 +51,12 @@ def zero_state(spec: ModelSpec, like: Tensor) -> dict[str, Tensor]:
     }
 
 
+def _states(spec: ModelSpec) -> int:
+    """How many states `state_shapes` names; a small call has no time to name them."""
+    each = 2 if spec.family == "lstm" or spec.kernel_width > 1 else 1
+    return spec.layers * len(spec.directions) * each
+
+
 def stack(
     core: Core,
     spec: ModelSpec,
@@ -72,7 +78,7 @@ def stack(
     """
     if lengths is not None:
         x = x.masked_fill(~valid_steps(lengths, x.shape[0]), 0.0)
-    if len(state) < len(state_shapes(spec, x.shape[1])):
+    if len(state) < _states(spec):
         state = {**zero_state(spec, x), **state}
     finals: dict[str, Tensor] = {}
     y = x

@@ -29,7 +29,10 @@ FLAGS = (
     *("-std=c++17", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
     *("-ffp-contract=fast", "-fPIC", "-shared", "-fvisibility=hidden"),
 )
+# gcc's jump threading splits the clamps into paths that the vectoriser joins again by masks:
+# without it pooling is 8 % faster. clang may not know the flag.
 TUNINGS = (
+    ("-march=native", "-mprefer-vector-width=512", "-fno-thread-jumps"),
     ("-march=native", "-mprefer-vector-width=512"),
     ("-march=native",),
     ("-mcpu=native",),

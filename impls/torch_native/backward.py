@@ -6,14 +6,32 @@ into the products for inputs and weight, and are overwritten by the next chunk's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from impls.torch_native.memory import result, workspace
-from impls.torch_native.passes import Pass, address
-from impls.torch_native.plan import STATE_OF, How, sizes_of
+from impls.torch_native.passes import Pass, address, dense
+from impls.torch_native.plan import STATE_OF, Inputs, sizes_of
+
+
+class Flow(NamedTuple):
+    """Gradients of the loss by y [T, B, H], of any strides, by the final c and window; None: 0."""
+
+    dy: Tensor | None
+    dc: Tensor | None
+    dwindow: Tensor | None
+
+
+class Gradients(NamedTuple):
+    """Gradients by the layer's arguments, in their order; None where not wanted."""
+
+    x: Tensor | None
+    weight: Tensor | None
+    bias: Tensor
+    c: Tensor
+    window: Tensor | None
 
 
 def _strided(dy: Tensor | None, like: Tensor, hidden: int) -> tuple[Tensor, int, int]:
@@ -34,11 +52,11 @@ def _strided(dy: Tensor | None, like: Tensor, hidden: int) -> tuple[Tensor, int,
 
 
 class WeightGradient:
-    """The weight's gradient summed over chunks, in float32 at least."""
+    """The weight's gradient, summed over chunks in float32 at least."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self._weight, self._started = weight, False
-        self._exact = weight.dtype == STATE_OF[weight.dtype]
+    def __init__(self, weight: Tensor, chunks: int) -> None:
+        self._weight, self._chunks, self._done = weight, chunks, 0
+        self._exact = chunks == 1 or weight.dtype == STATE_OF[weight.dtype]
         rows, columns = weight.shape
         if self._exact:
             self._total = result((rows, columns), weight.dtype)
@@ -50,103 +68,109 @@ class WeightGradient:
         """One chunk: taps [rows, K*C], dsums [rows, G*H]."""
         if not self._exact:
             torch.mm(taps.t(), dsums, out=self._part)
-            if self._started:
+            if self._done:
                 self._total.add_(self._part)
             else:
                 self._total.copy_(self._part)
-        elif self._started:
+        elif self._done:
             self._total.addmm_(taps.t(), dsums)
         else:
             torch.mm(taps.t(), dsums, out=self._total)
-        self._started = True
+        self._done += 1
 
     def total(self) -> Tensor:
         """[K*C, G*H] in the weight's dtype."""
         return self._total if self._exact else self._total.to(self._weight.dtype)
 
 
+class BackwardPass(Pass):
+    """The gradients that one backward pass collects, and the steps of its chunks."""
+
+    def __init__(
+        self, flow: Flow, inputs: Inputs, pre: Tensor, checkpoints: Tensor, for_inputs: bool
+    ) -> None:
+        sizes = sizes_of(inputs.x, inputs.weight, inputs.how.pooling)
+        super().__init__(inputs, sizes)
+        call, io, wide = self.call, inputs.x.dtype, checkpoints.dtype
+        window = (sizes.taps - 1, sizes.batch, sizes.features)
+        dy, call.dy_time, call.dy_batch = _strided(flow.dy, inputs.x, sizes.hidden)
+        dwindow, self.dx, self.dwindow, carry = dense(flow.dwindow), None, None, None
+        if flow.dc is None:
+            self.dc = torch.zeros((sizes.batch, sizes.hidden), dtype=wide)
+        else:
+            self.dc = flow.dc.clone(memory_format=torch.contiguous_format)
+        self.dbias = torch.zeros((sizes.batch, sizes.width), dtype=wide)
+        if for_inputs:
+            self.dx = result(tuple(inputs.x.shape), io)
+        if for_inputs and sizes.taps > 1:
+            self.dwindow, carry = torch.zeros(window, dtype=io), torch.zeros(window, dtype=wide)
+        self._alive = dy, dwindow, carry, pre, checkpoints
+        self._back = inputs.weight.t()
+        self._pre, self._row = pre.data_ptr(), sizes.width * pre.element_size()
+        call.dy, call.dwindow_last = dy.data_ptr(), address(dwindow)
+        call.dc, call.dbias = self.dc.data_ptr(), self.dbias.data_ptr()
+        call.checkpoints, call.dx = checkpoints.data_ptr(), address(self.dx)
+        call.carry, call.dwindow = address(carry), address(self.dwindow)
+
+    def pool(self, begin: int, end: int) -> Tensor:
+        """Gradients by the gate sums of one chunk, [rows, G*H]; the next chunk overwrites them."""
+        sizes, call = self.sizes, self.call
+        dsums = workspace.matrix("sums", (end - begin) * sizes.batch, sizes.width, self.x.dtype)
+        call.begin, call.end = begin, end
+        call.pre, call.dpre = self._pre + begin * sizes.batch * self._row, dsums.data_ptr()
+        self.kernels.pool_backward(self.argument)
+        return dsums
+
+    def inputs_of(self, begin: int, end: int, dsums: Tensor) -> None:
+        """Gradients of the inputs that one chunk has seen, into dx."""
+        sizes = self.sizes
+        if sizes.taps == 1:
+            assert self.dx is not None  # asked for only where wanted
+            rows = self.dx.view(-1, sizes.features)[begin * sizes.batch : end * sizes.batch]
+            torch.mm(dsums, self._back, out=rows)
+            return
+        columns = sizes.taps * sizes.features
+        dtaps = workspace.matrix("taps", len(dsums), columns, dsums.dtype)
+        torch.mm(dsums, self._back, out=dtaps)
+        self.call.dunfolded = dtaps.data_ptr()
+        self.kernels.fold(self.argument)
+
+    def bias(self) -> Tensor:
+        """[G*H]: the bias's gradient, summed over the sequences."""
+        if self.sizes.batch == 1:
+            return self.dbias[0]
+        self.kernels.sum_bias(self.argument)
+        return self.dbias[0].clone()  # alone, not with the memory of all sequences
+
+
 def layer_backward(
-    dy: Tensor | None,
-    dc: Tensor | None,
-    dwindow: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    window: Tensor | None,
-    lengths: Tensor | None,
-    rows: Tensor | None,
-    t0: Tensor | None,
+    flow: Flow,
+    inputs: Inputs,
     pre: Tensor,
     checkpoints: Tensor,
-    how: Sequence[int],
-    expectation: float,
     for_inputs: bool,
     for_weight: bool,
-) -> tuple[Tensor, ...]:
-    """Gradients of `layer_forward` from those of y, the final c and the final window.
+) -> Gradients:
+    """Gradients of `layer_forward`.
 
     Args:
-        dy: [T, B, H] of any strides; None is zero, as for dc and dwindow.
         pre, checkpoints: what the forward pass saved; both are only read.
         for_inputs: wanted are the gradients of x and window.
         for_weight: wanted is the gradient of the weight.
 
-    Returns:
-        Gradients of x, weight, bias, c and window; empty where not wanted.
-
     Raises:
         RuntimeError: the forward pass saved nothing.
     """
-    if pre.shape[0] != x.shape[0]:
+    if not pre.shape[0]:
         raise RuntimeError("the forward pass saved nothing: call it with save=True")
-    way = How(*how)
-    sizes = sizes_of(x, weight, way.pooling)
-    work = Pass(sizes, way, expectation, x, window, bias, (lengths, rows, t0))
-    call, batch, wide, io = work.call, sizes.batch, STATE_OF[x.dtype], x.dtype
-    dy, call.dy_time, call.dy_batch = _strided(dy, x, sizes.hidden)
-    dwindow = None if dwindow is None else dwindow.contiguous()
-    dstate = checkpoints.new_zeros(batch, sizes.hidden)
-    if dc is not None:
-        dstate.copy_(dc)
-    dbias = checkpoints.new_zeros(batch, sizes.width)
-    taps_carried = sizes.taps - 1 if for_inputs else 0
-    dx = result(tuple(x.shape) if for_inputs else (0,), io)
-    dfirst = x.new_zeros(taps_carried, batch, sizes.features)
-    carry = dfirst.new_zeros(dfirst.shape, dtype=wide)
-    dweight = WeightGradient(weight) if for_weight else None
-    call.dy, call.dwindow_last = dy.data_ptr(), address(dwindow)
-    call.dc, call.dbias = dstate.data_ptr(), dbias.data_ptr()
-    call.checkpoints, call.dx = checkpoints.data_ptr(), dx.data_ptr()
-    call.carry, call.dwindow = carry.data_ptr(), dfirst.data_ptr()
-    every, back = pre.view(-1, sizes.width), weight.t()
-    for begin, end in sizes.chunks(descending=not way.reverse):
-        call.begin, call.end = begin, end
-        span = slice(begin * batch, end * batch)
-        dsums = workspace.matrix("sums", (end - begin) * batch, sizes.width, io)
-        call.pre, call.dpre = every[span].data_ptr(), dsums.data_ptr()
-        work.kernels.pool_backward(work.argument)
+    work = BackwardPass(flow, inputs, pre, checkpoints, for_inputs)
+    chunks = list(work.sizes.chunks(descending=not inputs.how.reverse))
+    dweight = WeightGradient(inputs.weight, len(chunks)) if for_weight else None
+    for begin, end in chunks:
+        dsums = work.pool(begin, end)
         if for_inputs:
-            _inputs(work, dsums, back, dx, span)
+            work.inputs_of(begin, end, dsums)
         if dweight is not None:
             dweight.add(work.taps_of(begin, end), dsums)
-    work.kernels.sum_bias(work.argument)
-    return (
-        dx,
-        dweight.total() if dweight is not None else weight.new_empty(0),
-        dbias[0].clone(),
-        dstate,
-        dfirst,
-    )
-
-
-def _inputs(work: Pass, dsums: Tensor, back: Tensor, dx: Tensor, span: slice) -> None:
-    """Gradients of the inputs that one chunk has seen."""
-    sizes = work.sizes
-    if sizes.taps == 1:
-        torch.mm(dsums, back, out=dx.view(-1, sizes.features)[span])
-        return
-    columns = sizes.taps * sizes.features
-    dtaps = workspace.matrix("taps", len(dsums), columns, dsums.dtype)
-    torch.mm(dsums, back, out=dtaps)
-    work.call.dunfolded = dtaps.data_ptr()
-    work.kernels.fold(work.argument)
+    total = None if dweight is None else dweight.total()
+    return Gradients(work.dx, total, work.bias(), work.dc, work.dwindow)

@@ -9,7 +9,7 @@ from impls._torch.stack import Mask, Tensors
 from impls.contract import ModelSpec
 from impls.kernels.native import POOLINGS, ZONES, kernels
 from impls.torch_native.op import layer as native_layer
-from impls.torch_native.plan import How
+from impls.torch_native.plan import How, Inputs
 
 kernels()  # compile now, while loading: never inside a clock
 
@@ -50,16 +50,7 @@ def core(
     fused = ops.fuse(spec, params)
     how = how_of(spec, mask, layer, direction)
     rows, t0 = mask[1:] if mask is not None else (None, None)
-    y, c, window = native_layer(
-        x,
-        fused.weight,
-        fused.bias,
-        state["c"],
-        state.get("window"),
-        lengths,
-        rows,
-        t0,
-        how,
-        spec.zoneout,
-    )
-    return y, {"c": c} if window is None else {"c": c, "window": window}
+    window = state.get("window")
+    inputs = Inputs(x, fused.weight, fused.bias, window, lengths, rows, t0, how, spec.zoneout)
+    y, c, last = native_layer(inputs, state["c"])
+    return y, {"c": c} if last is None else {"c": c, "window": last}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from impls.kernels.native import FORMATS, Call, kernels
 from impls.torch_native.memory import workspace
-from impls.torch_native.plan import How, Sizes
+from impls.torch_native.plan import Inputs, Sizes
 
 _FORMAT = {getattr(torch, name): number for name, number in FORMATS.items()}
 
@@ -19,55 +20,58 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+def dense(tensor: Tensor | None) -> Tensor | None:
+    """The tensor with adjacent elements, itself if it has them; None for None."""
+    return None if tensor is None else tensor.contiguous()
+
+
+@lru_cache(maxsize=512)
+def _block(
+    sizes: Sizes,
+    dtype: torch.dtype,
+    pooling: int,
+    zone: int,
+    keeps_state: int,
+    reverse: int,
+    threshold: int,
+) -> Call:
+    """The fields that calls of equal sizes share: a copy is quicker than filling them in."""
+    return Call(
+        format=_FORMAT[dtype],
+        pooling=pooling,
+        zone=zone,
+        keeps_state=keeps_state,
+        reverse=reverse,
+        steps=sizes.steps,
+        batch=sizes.batch,
+        features=sizes.features,
+        hidden=sizes.hidden,
+        taps=sizes.taps,
+        spacing=sizes.spacing,
+        threshold=threshold,
+    )
+
+
 class Pass:
     """What both passes share: the argument block, and the taps of one chunk."""
 
-    def __init__(
-        self,
-        sizes: Sizes,
-        how: How,
-        expectation: float,
-        x: Tensor,
-        window: Tensor | None,
-        bias: Tensor,
-        sequences: tuple[Tensor | None, Tensor | None, Tensor | None],
-    ) -> None:
+    def __init__(self, inputs: Inputs, sizes: Sizes) -> None:
+        x, _, bias, window, lengths, rows, t0, how, expectation = inputs
+        if sizes.taps == 1 or x.stride(2) != 1:
+            x = x.contiguous()
+        window, bias = dense(window), bias.contiguous()
+        lengths, rows, t0 = dense(lengths), dense(rows), dense(t0)
         # The block holds addresses only; these references keep the memory alive.
-        x = x.contiguous() if sizes.taps == 1 or x.stride(2) != 1 else x
-        window = None if window is None else window.contiguous()
-        bias = bias.contiguous()
-        lengths, rows, t0 = (None if t is None else t.contiguous() for t in sequences)
         self._held = x, window, bias, lengths, rows, t0
-        self.sizes, self.x = sizes, x
-        self.call = Call(
-            format=_FORMAT[x.dtype],
-            pooling=how.pooling,
-            zone=how.zone,
-            keeps_state=how.keeps_state,
-            reverse=how.reverse,
-            threads=torch.get_num_threads(),
-            steps=sizes.steps,
-            batch=sizes.batch,
-            features=sizes.features,
-            hidden=sizes.hidden,
-            taps=sizes.taps,
-            spacing=sizes.spacing,
-            lengths=address(lengths),
-            rows=address(rows),
-            t0=address(t0),
-            seed=how.seed % (1 << 64),
-            threshold=how.threshold,
-            layer=how.layer,
-            stream=how.stream,
-            expectation=expectation,
-            x=x.data_ptr(),
-            x_time=x.stride(0),
-            x_batch=x.stride(1),
-            window=address(window),
-            bias=bias.data_ptr(),
-        )
-        self.argument = ctypes.byref(self.call)
-        self.kernels = kernels()
+        self.sizes, self.x, self.kernels = sizes, x, kernels()
+        self.call = call = Call.from_buffer_copy(_block(sizes, x.dtype, *how[:5]))
+        call.threads = torch.get_num_threads()
+        call.seed, call.layer, call.stream = how.seed % (1 << 64), how.layer, how.stream
+        call.expectation = expectation
+        call.lengths, call.rows, call.t0 = address(lengths), address(rows), address(t0)
+        call.x, call.x_time, call.x_batch = x.data_ptr(), x.stride(0), x.stride(1)
+        call.window, call.bias = address(window), bias.data_ptr()
+        self.argument = ctypes.byref(call)
 
     def taps_of(self, begin: int, end: int) -> Tensor:
         """[rows, K*C] of the chunk: for every step and sequence its K inputs side by side."""

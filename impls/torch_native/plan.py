@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -34,8 +33,28 @@ class How(NamedTuple):
     stream: int
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Inputs(NamedTuple):
+    """What both passes of a layer read, in the operators' order of arguments.
+
+    x [T, B, C] in natural time, float32, bfloat16 or float64; weight [K*C, G*H] of x's dtype,
+    taps oldest first, gates in the order z f o i; bias [G*H], float32 (float64 for float64);
+    window [K-1, B, C] of x's dtype, oldest first in processing order, None for K = 1; lengths,
+    rows, t0 [B] int64 or None (rows and t0 are needed where zoneout holds units); how: the
+    integers of `How`; expectation: zoneout's probability where it acts in expectation.
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+    window: Tensor | None
+    lengths: Tensor | None
+    rows: Tensor | None
+    t0: Tensor | None
+    how: How
+    expectation: float
+
+
+class Sizes(NamedTuple):
     """T, B, C, H, K, G*H of one call, and how its time is cut.
 
     `chunk` steps go through the products at once; `spacing` steps lie between two checkpoints
@@ -69,13 +88,13 @@ def sizes_of(x: Tensor, weight: Tensor, pooling: int) -> Sizes:
     chunk = max(1, ROWS * 4 // x.element_size() // batch)
     spacing = min(SEGMENT, chunk)
     chunk -= chunk % spacing
-    width = weight.shape[1]
+    rows, width = weight.shape
     return Sizes(
         steps=steps,
         batch=batch,
         features=features,
         hidden=width // (pooling + 2),
-        taps=weight.shape[0] // features,
+        taps=rows // features,
         width=width,
         chunk=chunk,
         spacing=spacing,
@@ -93,23 +112,14 @@ def _expect(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: tor
         raise ValueError(f"{name} is on {tensor.device}: give a CPU tensor")
 
 
-def check(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    c: Tensor,
-    window: Tensor | None,
-    lengths: Tensor | None,
-    rows: Tensor | None,
-    t0: Tensor | None,
-    how: How,
-) -> Sizes:
+def check(inputs: Inputs, c: Tensor) -> Sizes:
     """The sizes of a call whose arguments fit together.
 
     Raises:
         TypeError: a dtype that does not fit, or x of no floating dtype that the kernels know.
         ValueError: a shape or device that does not fit, or an argument that is missing.
     """
+    x, weight, bias, window, lengths, rows, t0, how, _ = inputs
     if x.dtype not in STATE_OF:
         raise TypeError(f"x has dtype {x.dtype}: allowed are float32, bfloat16, float64")
     if x.dim() != 3 or min(x.shape) < 1:
@@ -136,32 +146,28 @@ def check(
     return sizes
 
 
+def _look(tensor: Tensor | None) -> tuple[object, ...] | None:
+    return None if tensor is None else (tensor.shape, tensor.dtype, tensor.is_cpu)
+
+
 _fitting: dict[tuple[object, ...], Sizes] = {}
 MOST_REMEMBERED = 512
 
 
-def check_once(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    c: Tensor,
-    window: Tensor | None,
-    lengths: Tensor | None,
-    rows: Tensor | None,
-    t0: Tensor | None,
-    how: How,
-) -> Sizes:
+def check_once(inputs: Inputs, c: Tensor) -> Sizes:
     """`check`, remembered by what it looks at: it costs as much as a small product.
 
     Raises:
         TypeError, ValueError: see `check`.
     """
-    given = (x, weight, bias, c, window, lengths, rows, t0)
-    seen = (None if t is None else (t.shape, t.dtype, t.is_cpu) for t in given)
-    key = (ROWS, how.pooling, how.zone, *seen)
+    x, weight, bias, window, lengths, rows, t0, how, _ = inputs
+    key = (
+        *(ROWS, how.pooling, how.zone, _look(x), _look(weight), _look(bias), _look(c)),
+        *(_look(window), _look(lengths), _look(rows), _look(t0)),
+    )
     sizes = _fitting.get(key)
     if sizes is None:
         if len(_fitting) >= MOST_REMEMBERED:
             _fitting.clear()
-        sizes = _fitting[key] = check(*given, how)
+        sizes = _fitting[key] = check(inputs, c)
     return sizes
