@@ -47,9 +47,7 @@ class Sequences(NamedTuple):
     t0: jax.Array | None
 
 
-Pool = Callable[
-    [Call, jax.Array, jax.Array, jax.Array, Sequences], tuple[jax.Array, jax.Array]
-]
+Pool = Callable[[Call, jax.Array, jax.Array, jax.Array, Sequences], tuple[jax.Array, jax.Array]]
 """(call, pre [T, B, G*H], bias [G*H], c0 [B, H], sequences) -> y [T, B, H] and the final c."""
 
 
@@ -105,9 +103,7 @@ def fused_layer(
         weight = jnp.flip(weight, axis=0)
     line = _line(x, state.get("window"), lengths, reverse)
     zone = _zone(spec, mask)
-    call = Call(
-        spec.pooling, zone, spec.zoneout_mode == "keep", spec.zoneout, layer, reverse
-    )
+    call = Call(spec.pooling, zone, spec.zoneout_mode == "keep", spec.zoneout, layer, reverse)
     given = Sequences(lengths, *(mask if mask is not None and zone == "hold" else (None,) * 3))
     y, c = pool(call, product(line, weight), bias, state["c"], given)
     final = {"c": c}

@@ -83,9 +83,13 @@ class Plan:
 
     @property
     def whole_tiles(self) -> int:
-        """Leading tiles of which every step is known to exist for every sequence."""
+        """Leading tiles known to lie inside every sequence, which need no test per step.
+
+        They are code of their own: not worth compiling for one.
+        """
         known = not self.ragged and self.call.zone != "hold"
-        return self.steps // self.tile if known else 0
+        whole = self.steps // self.tile
+        return whole if known and whole > 1 else 0
 
     @property
     def covered(self) -> bool:

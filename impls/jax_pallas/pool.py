@@ -48,8 +48,8 @@ def pool(
 
 def _forward(
     call: Call, pre: jax.Array, bias: jax.Array, c0: jax.Array, given: Sequences, record: bool
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """y, the final c and, if recorded, the state before every tile [tiles, B, H]."""
+) -> Any:
+    """y, the final c and, if asked for, the state before every tile [tiles, B, H]."""
     plan = _plan(call, pre, c0, given)
     shape = (plan.steps, plan.batch, plan.hidden)
     outputs = {"y": jax.ShapeDtypeStruct(shape, pre.dtype), "c": _like(c0)}
@@ -63,7 +63,7 @@ def _forward(
 def _recorded(
     call: Call, pre: jax.Array, bias: jax.Array, c0: jax.Array, given: Sequences
 ) -> tuple[Any, Any]:
-    y, c, checkpoints = _forward(call, pre, bias, c0, given, record=True)
+    y, c, checkpoints = recorded(call, pre, bias, c0, given)
     return (y, c), (pre, bias, checkpoints, given)
 
 
@@ -75,7 +75,33 @@ def _pulled_back(call: Call, saved: Any, results: Any) -> tuple[Any, ...]:
 pool.defvjp(_recorded, _pulled_back)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))  # type: ignore[untyped-decorator]
+def _once(function: Any) -> Any:
+    """The function, static in its first argument, with a clear refusal of its derivative."""
+
+    def refuse(*_: Any) -> Any:
+        raise NotImplementedError(
+            "the Pallas pooling kernels have no second derivative: take it through jax_scan"
+        )
+
+    first = jax.custom_vjp(function, nondiff_argnums=(0,))
+    first.defvjp(refuse, refuse)
+    return first
+
+
+@_once
+def recorded(
+    call: Call, pre: jax.Array, bias: jax.Array, c0: jax.Array, given: Sequences
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """y and the final c of `pool`, and the state before every tile [tiles, B, H] for `gradients`.
+
+    Raises:
+        NotImplementedError: it is differentiated itself.
+    """
+    y, c, checkpoints = _forward(call, pre, bias, c0, given, record=True)
+    return y, c, checkpoints
+
+
+@_once
 def gradients(
     call: Call,
     pre: jax.Array,
@@ -99,15 +125,6 @@ def gradients(
     inputs = _shared(pre, bias, given) | {"checkpoints": checkpoints, "dy": dy, "dc": dc}
     results = _run("qrnn_pool_backward", kernels.backward, plan, inputs, outputs)
     return results["dpre"], jnp.sum(results["dbias"], axis=0), results["dc0"]
-
-
-def _refused(*_: Any) -> Any:
-    raise NotImplementedError(
-        "the Pallas pooling kernels have no second derivative: take it through jax_scan"
-    )
-
-
-gradients.defvjp(_refused, _refused)
 
 
 def _plan(call: Call, pre: jax.Array, c0: jax.Array, given: Sequences) -> Plan:
