@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from impls._jax.fused import Call, Sequences
+from impls._jax.pooling import Sequences
 from impls._jax.zoneout import words
+from impls.kernels.launch import Call
 from tests.cuda_shim.problem import SEED
 
 

@@ -6,49 +6,18 @@ ahead instead of back, and the kernel walks from each sequence's last valid step
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from impls._jax import ops
+from impls._jax.pooling import Pool, Sequences
 from impls._jax.stack import Mask
 from impls.contract import ModelSpec
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a pooling computes, besides its arrays; hashable, so it may be static.
-
-    Attributes:
-        zone: "none", "hold" (a random mask, which needs seed, rows and t0) or "expect".
-        keeps_state: zoneout_mode "keep".
-        zoneout: the probability p.
-        reverse: process each sequence's valid steps from last to first.
-    """
-
-    pooling: str
-    zone: str
-    keeps_state: bool
-    zoneout: float
-    layer: int
-    reverse: bool
-
-
-class Sequences(NamedTuple):
-    """Per-sequence data: lengths int32 [B]; seed, rows and t0 as `zoneout.hold_mask` takes them."""
-
-    lengths: jax.Array | None
-    seed: jax.Array | None
-    rows: jax.Array | None
-    t0: jax.Array | None
-
-
-Pool = Callable[[Call, jax.Array, jax.Array, jax.Array, Sequences], tuple[jax.Array, jax.Array]]
-"""(call, pre [T, B, G*H], bias [G*H], c0 [B, H], sequences) -> y [T, B, H] and the final c."""
+from impls.kernels.launch import Call
 
 
 @jax.custom_vjp  # type: ignore[untyped-decorator]

@@ -42,4 +42,5 @@ card = Implementation(
     unsupported=_unsupported,
     load=_load,
     core=_core,
+    shares=("kernels",),
 )

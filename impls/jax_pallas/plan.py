@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from impls._jax.fused import Call
 from impls.contract import GATES
+from impls.kernels.launch import Call
 from impls.reference.philox import STEPS_PER_BLOCK
 
 LANES = 32

@@ -8,7 +8,6 @@ deprecates Triton for it without a date. Triton compiles for sm_80 and later.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,37 +15,20 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from impls._jax.fused import Call, Sequences
+from impls._jax.pooling import Sequences, pooling
 from impls.jax_pallas import kernels
 from impls.jax_pallas.plan import Plan, choose
+from impls.kernels.launch import Call
 
 Kernel = Callable[[Plan, kernels.Refs], None]
-# One warp per program. Loads are issued by hand, so nothing is left to pipeline.
 SEQUENCE_AXIS = {"pre": 1, "lengths": 0, "rows": 0, "t0": 1, "c0": 0, "c": 0, "dc": 0, "dc0": 0,
                  "y": 1, "dy": 1, "checkpoints": 1, "dpre": 1, "dbias": 0}  # fmt: skip
 """Of which axis of an array a program sees its own sequence alone; bias and seed have none."""
+# One warp per program. Loads are issued by hand, so nothing is left to pipeline.
 COMPILER = triton.CompilerParams(num_warps=1, num_stages=1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))  # type: ignore[untyped-decorator]
-def pool(
-    call: Call, pre: jax.Array, bias: jax.Array, c0: jax.Array, given: Sequences
-) -> tuple[jax.Array, jax.Array]:
-    """Pooling with fused activations, zoneout and padding.
-
-    Args:
-        pre: [T, B, G*H] float32 or bfloat16 gate sums without bias, natural time.
-        bias: [G*H] float32.
-        c0: [B, H] float32.
-
-    Returns:
-        y [T, B, H] in pre's format, 0 on padded steps; the final c [B, H] float32.
-    """
-    y, c, _ = _forward(call, pre, bias, c0, given, record=False)
-    return y, c
-
-
-def _forward(
+def forward(
     call: Call, pre: jax.Array, bias: jax.Array, c0: jax.Array, given: Sequences, record: bool
 ) -> Any:
     """y, the final c and, if asked for, the state before every tile [tiles, B, H]."""
@@ -60,48 +42,6 @@ def _forward(
     return results["y"], results["c"], results.get("checkpoints")
 
 
-def _recorded(
-    call: Call, pre: jax.Array, bias: jax.Array, c0: jax.Array, given: Sequences
-) -> tuple[Any, Any]:
-    y, c, checkpoints = recorded(call, pre, bias, c0, given)
-    return (y, c), (pre, bias, checkpoints, given)
-
-
-def _pulled_back(call: Call, saved: Any, results: Any) -> tuple[Any, ...]:
-    pre, bias, checkpoints, given = saved
-    return *gradients(call, pre, bias, checkpoints, given, *results), None
-
-
-pool.defvjp(_recorded, _pulled_back)
-
-
-def _once(function: Any) -> Any:
-    """The function, static in its first argument, with a clear refusal of its derivative."""
-
-    def refuse(*_: Any) -> Any:
-        raise NotImplementedError(
-            "the Pallas pooling kernels have no second derivative: take it through jax_scan"
-        )
-
-    first = jax.custom_vjp(function, nondiff_argnums=(0,))
-    first.defvjp(refuse, refuse)
-    return first
-
-
-@_once
-def recorded(
-    call: Call, pre: jax.Array, bias: jax.Array, c0: jax.Array, given: Sequences
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """y and the final c of `pool`, and the state before every tile [tiles, B, H] for `gradients`.
-
-    Raises:
-        NotImplementedError: it is differentiated itself.
-    """
-    y, c, checkpoints = _forward(call, pre, bias, c0, given, record=True)
-    return y, c, checkpoints
-
-
-@_once
 def gradients(
     call: Call,
     pre: jax.Array,
@@ -111,11 +51,7 @@ def gradients(
     dy: jax.Array,
     dc: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of `pool` by pre (its format), bias and c0 (float32).
-
-    Raises:
-        NotImplementedError: it is differentiated itself.
-    """
+    """Gradients of `pool` by pre, bias and c0."""
     plan = _plan(call, pre, dc, given)
     outputs = {
         "dpre": _like(pre),
@@ -125,6 +61,9 @@ def gradients(
     inputs = _shared(pre, bias, given) | {"checkpoints": checkpoints, "dy": dy, "dc": dc}
     results = _run("qrnn_pool_backward", kernels.backward, plan, inputs, outputs)
     return results["dpre"], jnp.sum(results["dbias"], axis=0), results["dc0"]
+
+
+pool = pooling(forward, gradients)
 
 
 def _plan(call: Call, pre: jax.Array, c0: jax.Array, given: Sequences) -> Plan:
