@@ -64,6 +64,7 @@ def test_values_states_and_gradients_equal_the_oracle(
 
 def test_the_mask_is_the_oracles_bit_for_bit(interpreted):
     problem = Problem(spec("f", 9, zoneout=0.5), batch=3, steps=50, backwards=True, layer=3)
+    problem.t0 = np.array([5, (1 << 33) + 11, (1 << 32) - 3])
     problem.pre[:] = problem.bias[:] = 0  # z = 0 and f = 1/2: c is held or halved, exactly
     y, _ = jax.jit(pool, static_argnums=0)(
         jax_pooling.call_of(problem), *jax_pooling.arguments(problem, ragged=False)
