@@ -23,7 +23,7 @@ NAME = "jax_cupy"
 DTYPES = ("float32", "bfloat16")
 HELD = {"zoneout": 0.4}
 EXPECTED = HELD | {"zoneout_eval": "expectation"}
-FEW = ("ifo-3-both", "fo-3-ragged", "keep-fo")
+FEW = ("f-2-both", "fo-3-ragged", "ifo-3-both", "keep-fo", "one-step", "wider-than-long")
 shim = pytest.mark.skipif(cuda_shim.COMPILER is None, reason="no C++ compiler")
 
 
@@ -51,20 +51,16 @@ def test_values_states_and_gradients_equal_the_oracle(on_cpu, pooling, dtype):
 
 
 @shim
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("dtype", "cases"),
-    [
-        ("float32", None),
-        ("bfloat16", FEW),
-        pytest.param("bfloat16", None, marks=pytest.mark.slow),
-    ],
+    "names", [FEW, pytest.param(None, marks=pytest.mark.slow)], ids=["few", "all"]
 )
-def test_the_conformance_suite_passes(on_cpu, dtype, cases):
+def test_the_conformance_suite_passes(on_cpu, names, dtype):
     """The same checks as on a device, of the card with the CPU let in."""
     here = replace(impls.get(NAME), requires=("jax",), unsupported=lambda *_: None)
-    chosen = [case for case in covering_set() if cases is None or case.name in cases]
+    chosen = [case for case in covering_set() if names is None or case.name in names]
     rows = list(run_checks(here, (dtype,), chosen))
-    assert len(rows) > (40 if cases is None else 5)
+    assert len(rows) > (40 if names is None else 12)
     assert [row["message"] for row in rows if row["status"] != "passed"] == []
 
 
