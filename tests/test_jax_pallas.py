@@ -96,7 +96,8 @@ def lowered(function, *args):
     """The program for CUDA, or None where this jaxlib compiles kernels already while it lowers.
 
     jaxlib above 0.10.2 hands the finished Triton module to a compiler that only the CUDA plugin
-    brings: without it the error below is the proof that the module was made.
+    brings: without it the first error below is the proof that the module was made. Later versions
+    of JAX ask for the GPU's name before they make one.
     """
     try:
         return jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
@@ -104,6 +105,10 @@ def lowered(function, *args):
         if "does not have a Triton compilation handler" not in str(error):
             raise
         return None
+    except ValueError as error:
+        if "Unsupported GPU device kind" not in str(error):
+            raise
+        pytest.skip(f"jax {jax.__version__} lowers Triton kernels on a machine with a GPU alone")
 
 
 def check_lowering(problem, ragged):
