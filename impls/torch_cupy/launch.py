@@ -7,36 +7,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from impls.kernels import cuda
+from impls.kernels.launch import Call, compiled, shared_arguments, uncompiled
 
 if TYPE_CHECKING:
     import cupy
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 GATES = {"f": 2, "fo": 3, "ifo": 4}
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a pooling computes, besides its tensors.
-
-    Attributes:
-        zone: one of `cuda.ZONES`; "hold" needs seed, rows and t0.
-        keeps_state: zoneout_mode "keep".
-        zoneout: the probability p.
-        reverse: process each sequence's valid steps from last to first.
-    """
-
-    pooling: str
-    zone: str
-    keeps_state: bool
-    zoneout: float
-    layer: int
-    reverse: bool
 
 
 @dataclass(frozen=True)
@@ -205,20 +186,12 @@ def _run(
     hidden: int,
     given: Sequences,
 ) -> None:
-    """Append the arguments that both kernels share (struct Common of pool.cuh) and launch."""
+    """Append the arguments that both kernels share and launch."""
     steps, batch, _ = pre.shape
-    pointers = (bias, given.lengths, given.seed, given.rows, given.t0)
-    # CuPy passes a plain int as 8 bytes: pointers and strides. Everything else says its size.
-    args = [
-        *(value.data_ptr() if isinstance(value, Tensor) else value for value in own),
-        *(0 if tensor is None else tensor.data_ptr() for tensor in pointers),
-        *(np.int32(value) for value in (steps, hidden, kernel.tiles(steps))),
-        pre.stride(0),
-        pre.stride(1),
-        np.uint32(round(call.zoneout * 65536)),
-        np.float32(1 - call.zoneout),
-        *(np.int32(value) for value in (call.layer, call.reverse, call.reverse)),
-    ]
+    tensors = (bias, given.lengths, given.seed, given.rows, given.t0)
+    pointers = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    args = [value.data_ptr() if isinstance(value, Tensor) else value for value in own]
+    args += shared_arguments(call, pointers, steps, hidden, kernel.tiles(steps), *pre.stride()[:2])
     launch(kernel, kernel.blocks(batch, hidden), args, pre.device)
 
 
@@ -237,16 +210,9 @@ _functions: dict[tuple[cuda.Kernel, torch.device], cupy.RawKernel] = {}
 
 def _function(kernel: cuda.Kernel, device: torch.device) -> cupy.RawKernel:
     """The compiled kernel; compiling and loading are not allowed while a graph is captured."""
-    import cupy
-
     found = _functions.get((kernel, device))
     if found is None:
         if torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                f"{kernel.expression} is not compiled yet and a CUDA graph is being captured: "
-                "make the same call once before the capture"
-            )
-        names = (kernel.expression,)
-        module = cupy.RawModule(code=cuda.source(), options=cuda.OPTIONS, name_expressions=names)
-        found = _functions[kernel, device] = module.get_function(kernel.expression)
+            raise uncompiled(kernel)
+        found = _functions[kernel, device] = compiled(kernel)
     return found

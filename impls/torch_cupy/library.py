@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from impls.kernels.launch import Call
 from impls.torch_cupy import launch
-from impls.torch_cupy.launch import Call, Sequences
+from impls.torch_cupy.launch import Sequences
 
 NAMESPACE = "quasibench_cuda"
 _WHAT = (
