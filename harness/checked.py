@@ -113,6 +113,14 @@ def contenders(key: str, value: Any) -> tuple[str, ...] | str:
     return names
 
 
+def modes(key: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Words of `allowed`, "default" among them, whose rows every other mode is read beside."""
+    found = tuple(words(key, value, allowed))
+    if "default" not in found:
+        raise UsageError(f'{key} = {value!r}: add "default", beside which the others are read')
+    return found
+
+
 def not_yet(key: str, value: Any) -> bool:
     """A switch that nothing implements so far: false only."""
     if flag(key, value):

@@ -203,6 +203,9 @@ class Session(Protocol):
     def export(self) -> dict[str, np.ndarray]:
         """The parameters by canonical name; after a train_step, those after its first call."""
 
+    # A session may also have `precision: str | None`, the words of its framework's own setting for
+    # float32 products on an accelerator ("ieee", "tf32"); read after `prepare`.
+
 
 @dataclass(frozen=True)
 class Implementation:
@@ -222,6 +225,10 @@ class Implementation:
         lacking: one line on what to install where something else than a module is missing (a
             compiler, say), or None; asked only where all of `requires` can be imported.
         shares: further folders of `impls` whose content it runs, e.g. ("kernels",).
+        capture: on CUDA, the same session with Runs that replay a CUDA graph of what the plain
+            Run does; None = it has no such mode.
+        algorithm: which of its library's algorithms a work will get, from its sizes alone, or
+            None where there is no choice to name; None = it never has one.
     """
 
     name: str
@@ -234,6 +241,8 @@ class Implementation:
     core: Callable[[], Any] | None = None
     lacking: Callable[[], str | None] | None = None
     shares: tuple[str, ...] = ()
+    capture: Callable[[Session], Session] | None = None
+    algorithm: Callable[[ModelSpec, Placement, Work], str | None] | None = None
 
 
 def spec_fields() -> tuple[str, ...]:

@@ -51,6 +51,10 @@ class ForwardRun:
         with torch.inference_mode():
             self._out = self._inputs.outputs(self._network)
 
+    def written(self) -> list[Tensor]:
+        """The tensors that the last call made: y and the final states."""
+        return [] if self._out is None else [self._out[0], *self._out[1].values()]
+
     def wait(self) -> None:
         synchronize(self._inputs.x.device)
 
@@ -79,6 +83,11 @@ class BackwardRun:
         cotangents = [self._dy, *self._dstate.values()]
         self._grads = torch.autograd.grad(ends, self._wanted, cotangents, materialize_grads=True)
         self._out = y.detach(), {name: value.detach() for name, value in state.items()}
+
+    def written(self) -> list[Tensor]:
+        """The tensors that the last call made: y, the final states and all gradients."""
+        out = [] if self._out is None else [self._out[0], *self._out[1].values()]
+        return [*out, *self._grads]
 
     def wait(self) -> None:
         synchronize(self._inputs.x.device)
@@ -109,9 +118,16 @@ class TrainRun:
         self._masters = {n: t.detach().to(target.dtype) for n, t in network.leaves.items()}
         self._initial = {name: value.clone() for name, value in self._masters.items()}
         self._calls = 0
+        self._loss: Tensor | None = None
         self._first: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def __call__(self) -> None:
+        self.step()
+        self.counted()
+
+    def step(self) -> None:
+        """The work itself, without the notes that `counted` takes."""
+        self._loss = None  # so that its memory can be used again
         y, _ = self._inputs.outputs(self._network)
         error = y.to(self._target.dtype) - self._target
         if self._padded is not None:
@@ -123,10 +139,18 @@ class TrainRun:
             for master, grad in zip(self._masters.values(), grads, strict=True):
                 master.add_(grad, alpha=-LEARNING_RATE)
             self._spread()
+        self._loss = loss.detach()
+
+    def counted(self) -> None:
+        """Note that a step was made, and what the first one gave."""
         self._calls += 1
-        if self._first is None:
+        if self._first is None and self._loss is not None:
             copies = {name: value.clone() for name, value in self._masters.items()}
-            self._first = loss.detach(), copies
+            self._first = self._loss.clone(), copies
+
+    def written(self) -> list[Tensor]:
+        """The tensor that the last step made: the loss; the parameters it changes in place."""
+        return [] if self._loss is None else [self._loss]
 
     def _spread(self) -> None:
         """Round the masters into the leaves that are not their own master."""
@@ -136,8 +160,11 @@ class TrainRun:
 
     def reset(self) -> None:
         """Put the first parameters back once 100 calls have passed; outside the clock."""
-        if self._calls < RESTORE_AFTER:
-            return
+        if self._calls >= RESTORE_AFTER:
+            self.restore()
+
+    def restore(self) -> None:
+        """Put the first parameters back."""
         with torch.no_grad():
             for name, master in self._masters.items():
                 master.copy_(self._initial[name])
