@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness.grid import Contender
@@ -25,6 +25,10 @@ class Limits:
     prepare_s: float = 300.0
     block_s: float = 60.0
 
+    def within(self, seconds: float) -> Limits:
+        """The same limits, none above `seconds`."""
+        return Limits(*(min(getattr(self, one.name), seconds) for one in fields(self)))
+
 
 @dataclass
 class Arm:
@@ -39,6 +43,7 @@ class Arm:
 
     contender: Contender
     worker: Worker | None
+    device: str = "cpu"
     columns: dict[str, Any] = field(default_factory=dict)
     status: str = "ok"
     error_type: str | None = None
@@ -84,8 +89,13 @@ class Arm:
 
     def ask(self, command: str, timeout: float, finish: bool = False, **arguments: Any) -> Reply:
         """Ask the worker; a failure takes the arm out and gives an empty answer."""
+        self.present.ask(command, **arguments)
+        return self.collect(timeout, finish)
+
+    def collect(self, timeout: float, finish: bool = False) -> Reply:
+        """The answer to what the worker was asked; a failure as in `ask`."""
         try:
-            return self.present.call(command, timeout, finish, **arguments)
+            return self.present.answer(timeout, finish)
         except WorkerFailure as failure:
             self.fail(failure)
             return {}

@@ -24,7 +24,8 @@ MEBI = 1 << 20
 GEMM_SIZES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}
 COPY_BYTES = {"cpu": (64 * MEBI, 256 * MEBI), "cuda": (512 * MEBI, 512 * MEBI)}
 """Least and largest buffer of the copy; between them, twice the last cache."""
-EXP_ELEMENTS = {"cpu": (1 << 16, 1 << 18), "cuda": (1 << 24, 1 << 26)}
+EXP_ELEMENTS = {"cpu": (1 << 16, 1 << 18), "cuda": (1 << 26, 1 << 28)}
+"""Exponentials of the exp probe; on CUDA many for each element, or memory would be measured."""
 STEP_SIZE = 8
 """A product this small costs its call alone: the smallest dependent step there is."""
 CUDA_STEP_S = 1e-6

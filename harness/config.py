@@ -163,7 +163,7 @@ def parse(text: str, name: str) -> Profile:
         )
     if devices != ["cuda"] and ("graph" in profile.modes or profile.device_tests_s):
         raise UsageError(
-            "[profile] modes \"graph\" and device_tests are for CUDA: add device = \"cuda\" to "
+            '[profile] modes "graph" and device_tests are for CUDA: add device = "cuda" to '
             "every [[grid]], or leave them out"
         )
     return profile

@@ -55,8 +55,8 @@ class Forecast:
     def call_s(self, impl: str, family: str, point: Point, factor: float = UNKNOWN_FACTOR) -> float:
         """Seconds of one call: as recorded at this point, else its floor times a factor.
 
-        `impl` is a contender's name, with its mode. The factor is the implementation's usual one where it has rows at other points, else the
-        one given.
+        `impl` is a contender's name, with its mode. The factor is the implementation's usual one
+        where it has rows at other points, else the one given.
         """
         known = self._known.get(_key(impl, point.fields()))
         if known is not None:

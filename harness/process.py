@@ -230,10 +230,14 @@ class Worker:
             self._process.send_signal(signal.SIGCONT)
             self.paused = False
 
-    def kill(self) -> None:
-        """End the process at once and close its pipes; safe to repeat."""
+    def end(self) -> None:
+        """Tell the process to end at once, without waiting until it has."""
         if self.alive:
             self._process.kill()
+
+    def kill(self) -> None:
+        """End the process at once and close its pipes; safe to repeat."""
+        self.end()
         self._process.wait()
         for name in ("_write", "_read"):
             number = getattr(self, name)

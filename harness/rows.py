@@ -145,9 +145,7 @@ def control_of(
     return paired_ratio(_times(original, clock), _times(twin, clock), scene.seed)
 
 
-def choose_clock(
-    arms: Sequence[Arm], scene: Scene, mode: str = "default"
-) -> tuple[str, bool]:
+def choose_clock(arms: Sequence[Arm], scene: Scene, mode: str = "default") -> tuple[str, bool]:
     """The ranking clock and whether the cell is noisy (README.md here).
 
     Wall time on a quiet host. On a loud one, a single-thread cell on the CPU falls back to CPU
