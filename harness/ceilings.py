@@ -9,13 +9,13 @@ manifest. A cell below 1 x of floor tells that a ceiling was still measured too 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import impls
 from harness.floors import Ceilings
 from harness.process import Worker, WorkerFailure
 
@@ -52,7 +52,7 @@ def measure(threads: int, dtypes: Sequence[str], device: str, log_dir: str | Pat
     Raises:
         WorkerFailure: no framework can measure this device; the last one's reason.
     """
-    present = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is not None]
+    present = [name for name in FRAMEWORKS if not impls.absent(name)]
     failed = WorkerFailure("missing", "ImportError", f"nothing here can measure {device!r}")
     for framework in present:
         try:

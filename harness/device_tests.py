@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import impls
 
 LOG = "gpu-tests.log"
 MARK = "pytest.mark.gpu"
@@ -42,7 +42,7 @@ class DeviceTests:
         self._process: subprocess.Popen[bytes] | None = None
         files = test_files()
         self.absent = None
-        if importlib.util.find_spec("pytest") is None:
+        if impls.absent("pytest"):
             self.absent = "gpu tests: not run, pytest is not installed: pip install pytest"
         elif not files:
             self.absent = "gpu tests: not run, this is no checkout with tests/"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import impls
 from harness import paths, system
 from harness.errors import UsageError, nearest
 
@@ -111,13 +111,7 @@ def _check_installed() -> None:
 
 def lacking() -> str | None:
     """The first package that rendering needs and that is not installed; None: all are."""
-    for name in NEEDED:
-        try:
-            if importlib.util.find_spec(name) is None:
-                return name
-        except ImportError:
-            return name
-    return None
+    return next((name for name in NEEDED if impls.absent(name)), None)
 
 
 def _chosen(sources: Path, notebooks: Sequence[str] | None) -> list[Path]:
