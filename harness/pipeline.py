@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,8 @@ from harness.store import RunFolder, read_manifest, read_rows
 INTERRUPTED = 130
 TESTS_SHARE = 0.25
 """Most of a budget that the tests on a device and the checks beside them may take."""
+MOST_SAID = 5
+"""Failed claims of one implementation that are said one by one."""
 END_S = 12.0
 """Kept back where the budget is a hard end: the last rounds of a sitting, and ending workers."""
 
@@ -189,8 +192,14 @@ def _equivalence(
         for impl, found in checking:
             folder.append_equivalence([{**row, "stale_key": keys[impl]} for row in found])
             failed += [row for row in found if row["status"] == "failed"]
+    said = Counter[str]()
     for row in failed:
-        progress.note(f"FAILED {row['impl']}: {row['claim']}: {row['message']}")
+        said[str(row["impl"])] += 1
+        if said[str(row["impl"])] <= MOST_SAID:
+            progress.note(f"FAILED {row['impl']}: {row['claim']}: {row['message']}")
+    for impl, count in said.items():
+        if count > MOST_SAID:
+            progress.note(f"FAILED {impl}: {count - MOST_SAID} more claims (equivalence.jsonl)")
     return bool(failed)
 
 

@@ -41,7 +41,8 @@ LEAST_SHARE = 0.25
 """A sitting keeps at least this part of its share, however late the run is."""
 TOO_LATE = "the budget was spent before its turn: give a larger --budget, or --only"
 STRIKES = 2
-"""Where the end is hard, a contender that hung so often is not waited for any more."""
+"""Where the end is hard, a contender that hung or died so often in a row is left out: waiting for
+it, or for its new worker, would cost the others their time."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class _Run:
         self.ceilings = None if found is None or found.source == "nominal" else found
         self.attempts = Counter(str(row.get("cell_id")) for row in folder.rows)
         self.prints: dict[int, str] = {}
-        self.hung: Counter[Contender] = Counter()
+        self.strikes: Counter[Contender] = Counter()
 
     def measure(self, plan: Plan, pool: Pool, stop: Stop, progress: Progress) -> list[Sitting]:
         """Every sitting of the plan in its order; those that a hard end leaves out are returned.
@@ -155,12 +156,12 @@ class _Run:
         if left <= 0 or left < min(sitting.share_s, usual):
             return None
         self.limits = self.usual_limits.within(left)
-        return self.without_hanging(sitting)
+        return self.without_failing(sitting)
 
-    def without_hanging(self, sitting: Sitting) -> Sitting:
+    def without_failing(self, sitting: Sitting) -> Sitting:
         """The sitting without the contenders that have already cost too much waiting."""
-        out = [one for one in sitting.contenders if self.hung[one] >= STRIKES]
-        reason = f"it hung in {STRIKES} points of this run and is not waited for again"
+        out = [one for one in sitting.contenders if self.strikes[one] >= STRIKES]
+        reason = f"it hung or died in {STRIKES} points in a row: left out of the rest of this run"
         absent = (*sitting.absent, *((one, "skipped", reason) for one in out))
         kept = tuple(one for one in sitting.contenders if one not in out)
         return replace(sitting, contenders=kept, absent=absent)
@@ -198,7 +199,9 @@ class _Run:
             gauge.note()
             finish(arms, self.limits)
         shutil.rmtree(self.cache, ignore_errors=True)
-        self.hung.update(arm.contender for arm in arms if arm.status == "timeout")
+        for arm in arms:
+            failed = arm.status in ("timeout", "crash")
+            self.strikes[arm.contender] = failed * (self.strikes[arm.contender] + 1)
         fixed = before | self._fixed(point, sitting_id, order_seed) | gauge.columns()
         self._append(sitting, arms, fixed, sitting_id)
         return time.perf_counter() - start
