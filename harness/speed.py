@@ -39,6 +39,7 @@ from harness.store import RunFolder
 
 LEAST_SHARE = 0.25
 """A sitting keeps at least this part of its share, however late the run is."""
+SAMPLING_SHARE = 0.4
 TOO_LATE = "the budget was spent before its turn: give a larger --budget, or --only"
 STRIKES = 2
 """Where the end is hard, a contender that hung or died so often in a row is left out: waiting for
@@ -186,15 +187,19 @@ class _Run:
         rng = random.Random(order_seed)
         before = {"started_at": _now(), "load_before": machine.load_average()}
         prepare(arms, point, profile.seed, str(self.cache), self.limits)
+        # Where the first compilations ate the share, a hard-ended run still samples: its first
+        # points matter most, and the others' shares make up for it.
+        kept = SAMPLING_SHARE * share_s if self.end is not None else 0.0
         if live(arms):
-            left = share_s - (time.perf_counter() - start)
+            left = max(kept, share_s - (time.perf_counter() - start))
             cap = min(
                 WARMUP_CAP_S[point.placement.device],
                 max(0.0, WARMUP_SHARE * left / len(live(arms))),
             )
             warm_up(arms, cap, random.Random(order_seed + 1), self.limits, check)
         if live(arms):
-            rule = rules(arms, share_s, start + share_s, profile)
+            deadline = max(start + share_s, time.perf_counter() + kept)
+            rule = rules(arms, share_s, min(deadline, self.end or deadline), profile)
             sample(arms, rule, profile.baseline, rng, self.limits, check)
             gauge.note()
             finish(arms, self.limits)

@@ -7,6 +7,7 @@ columns where neither answers.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import statistics
@@ -110,6 +111,7 @@ def smi_reading() -> Reading | None:
     return None
 
 
+@functools.cache
 def nvml_reader() -> Reader | None:
     """A reader by NVML of the first visible device, None where the binding does not work."""
     try:
