@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness.grid import Contender
@@ -25,6 +25,10 @@ class Limits:
     prepare_s: float = 300.0
     block_s: float = 60.0
 
+    def within(self, seconds: float) -> Limits:
+        """The same limits, none above `seconds`."""
+        return Limits(*(min(getattr(self, one.name), seconds) for one in fields(self)))
+
 
 @dataclass
 class Arm:
@@ -39,6 +43,7 @@ class Arm:
 
     contender: Contender
     worker: Worker | None
+    device: str = "cpu"
     columns: dict[str, Any] = field(default_factory=dict)
     status: str = "ok"
     error_type: str | None = None
@@ -84,8 +89,13 @@ class Arm:
 
     def ask(self, command: str, timeout: float, finish: bool = False, **arguments: Any) -> Reply:
         """Ask the worker; a failure takes the arm out and gives an empty answer."""
+        self.present.ask(command, **arguments)
+        return self.collect(timeout, finish)
+
+    def collect(self, timeout: float, finish: bool = False) -> Reply:
+        """The answer to what the worker was asked; a failure as in `ask`."""
         try:
-            return self.present.call(command, timeout, finish, **arguments)
+            return self.present.answer(timeout, finish)
         except WorkerFailure as failure:
             self.fail(failure)
             return {}
@@ -96,32 +106,45 @@ def live(arms: Sequence[Arm]) -> list[Arm]:
     return [arm for arm in arms if arm.ok]
 
 
+def ranking(mode: str) -> str:
+    """The mode whose baseline and control count for contenders of `mode`."""
+    return "graph" if mode == "graph" else "default"
+
+
 def references(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> list[tuple[Arm, Arm]]:
     """(reference, arm) pairs whose ratios the sitting is about, among the live arms.
 
-    Every arm against the baseline, and every twin with its own original.
+    Every arm against the baseline of its mode, and every twin with its own original.
     """
-    base = choose_baseline(arms, baseline, clock)
     pairs = []
     for arm in live(arms):
         if arm.contender.twin:
             own = [a for a in live(arms) if a.contender == arm.contender.original]
             pairs += [(original, arm) for original in own]
-        elif base is not None and arm is not base:
+            continue
+        base = choose_baseline(arms, baseline, clock, arm.contender.mode)
+        if base is not None and arm is not base:
             pairs.append((base, arm))
     return pairs
 
 
-def choose_baseline(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> Arm | None:
+def choose_baseline(
+    arms: Sequence[Arm], baseline: str, clock: str = "wall", mode: str = "default"
+) -> Arm | None:
     """The fixed baseline, or with "auto" the faster of the LSTMs that passed the gate.
 
-    Faster by the samples of `clock`, "wall" or "cpu"; before there are any, by the warm-up.
+    Faster by the samples of `clock`, "wall" or "cpu"; before there are any, by the warm-up. A
+    CUDA-graph replay has a baseline that is one too; every other `mode` has the plain one.
     """
+    own = ranking(mode)
     names = ("lstm_torch", "lstm_jax") if baseline == "auto" else (baseline,)
     able = [
         arm
         for arm in live(arms)
-        if arm.contender.impl in names and not arm.contender.twin and (arm.wall or arm.warm)
+        if arm.contender.impl in names
+        and arm.contender.mode == own
+        and not arm.contender.twin
+        and (arm.wall or arm.warm)
     ]
     return min(able, key=lambda arm: _median_call(arm, clock), default=None)
 

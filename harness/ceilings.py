@@ -9,13 +9,13 @@ manifest. A cell below 1 x of floor tells that a ceiling was still measured too 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import impls
 from harness.floors import Ceilings
 from harness.process import Worker, WorkerFailure
 
@@ -24,7 +24,8 @@ MEBI = 1 << 20
 GEMM_SIZES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}
 COPY_BYTES = {"cpu": (64 * MEBI, 256 * MEBI), "cuda": (512 * MEBI, 512 * MEBI)}
 """Least and largest buffer of the copy; between them, twice the last cache."""
-EXP_ELEMENTS = {"cpu": (1 << 16, 1 << 18), "cuda": (1 << 24, 1 << 26)}
+EXP_ELEMENTS = {"cpu": (1 << 16, 1 << 18), "cuda": (1 << 26, 1 << 28)}
+"""Exponentials of the exp probe; on CUDA many for each element, or memory would be measured."""
 STEP_SIZE = 8
 """A product this small costs its call alone: the smallest dependent step there is."""
 CUDA_STEP_S = 1e-6
@@ -51,7 +52,8 @@ def measure(threads: int, dtypes: Sequence[str], device: str, log_dir: str | Pat
     Raises:
         WorkerFailure: no framework can measure this device; the last one's reason.
     """
-    present = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is not None]
+    able = FRAMEWORKS if device == "cpu" else FRAMEWORKS[:2]
+    present = [name for name in able if not impls.absent(name)]
     failed = WorkerFailure("missing", "ImportError", f"nothing here can measure {device!r}")
     for framework in present:
         try:

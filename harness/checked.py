@@ -111,3 +111,11 @@ def contenders(key: str, value: Any) -> tuple[str, ...] | str:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{key}: {twice[0]!r} is given twice: remove one")
     return names
+
+
+def modes(key: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Words of `allowed`, "default" among them, whose rows every other mode is read beside."""
+    found = tuple(words(key, value, allowed))
+    if "default" not in found:
+        raise UsageError(f'{key} = {value!r}: add "default", beside which the others are read')
+    return found

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 ProfileName = Annotated[
-    str, typer.Argument(help="a profile's name (default, smoke, paper, aa) or a TOML file")
+    str, typer.Argument(help="a profile's name (default, smoke, paper, cuda, aa) or a TOML file")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="folder of the recorded rows")]
 Budget = Annotated[str | None, typer.Option("--budget", help="time to use, e.g. 90s, 4.5m, 2h")]
@@ -119,13 +119,22 @@ def run(
     html: Annotated[Path | None, typer.Option("--html", help="folder of the pages")] = None,
     repair: Repair = False,
 ) -> None:
-    """Do all of a profile: checks, speed grid, pages. Resumes what an earlier run left."""
+    """Do all of a profile: checks, speed grid, pages. Resumes what an earlier run left.
+
+    Without the packages that render pages the rows are there and one line says what is missing.
+    """
     from harness.pipeline import render_pages, run_profile
+    from harness.report import lacking
 
     profile = profile_option or profile
     parts = ("equivalence", "speed")
     code = run_profile(profile, out, budget, only or [], repair=repair, parts=parts)
-    if code != 130:
+    if code != 130 and (missing := lacking()) is not None:
+        print(
+            f"no pages: rendering needs {missing}, which is not installed here; the rows are "
+            f"written, `quasibench report {profile}` renders them elsewhere"
+        )
+    elif code != 130:
         code = max(code, render_pages(profile, out, html))
     raise typer.Exit(code)
 

@@ -18,8 +18,9 @@ from impls.contract import Run
 
 SHORT_CALL_NS = 20e6
 """Below this a call is short: it is burned after a switch and gets 30 rounds at least."""
-LEAST_SAMPLE_NS = 1e6
-BLOCK_NS = 10e6
+LEAST_SAMPLE_NS = {"cpu": 1e6, "cuda": 5e6}
+"""On CUDA a sample is a batch of launches and one wait, of which the wait must be no part."""
+BLOCK_NS = {"cpu": 10e6, "cuda": 5e6}
 STEADY_WINDOW = {True: 10, False: 3}
 SLOPE_T = {10: 2.10, 3: 2.78}
 """Two-sided 5 % points of Student's t for a line through twice the window."""
@@ -66,18 +67,21 @@ def is_short(call_ns: float) -> bool:
     return call_ns < SHORT_CALL_NS
 
 
-def inner_calls(call_ns: float) -> int:
-    """Calls per sample: the fewest that last 1 ms and 1000 ticks of the timer.
+def inner_calls(call_ns: float, device: str = "cpu") -> int:
+    """Calls per sample: the fewest that last 1 ms (CUDA: 5 ms) and 1000 ticks of the timer.
 
-    A sample of a shorter call then lasts under 2 ms; a longer call is a sample by itself.
+    A sample of a shorter call then lasts under twice that; a longer call is a sample by itself.
     """
     tick = time.get_clock_info("perf_counter").resolution * 1e9
-    return max(1, math.ceil(max(LEAST_SAMPLE_NS, 1000 * tick) / max(call_ns, 1.0)))
+    return max(1, math.ceil(max(LEAST_SAMPLE_NS[device], 1000 * tick) / max(call_ns, 1.0)))
 
 
-def samples_per_block(call_ns: float) -> int:
-    """Samples per turn, 1 to 5: about 10 ms, so that all contenders see the same moments."""
-    return min(5, max(1, int(BLOCK_NS / (call_ns * inner_calls(call_ns)))))
+def samples_per_block(call_ns: float, device: str = "cpu") -> int:
+    """Samples per turn: 1 to 5 of about 10 ms, so that all contenders see the same moments.
+
+    On CUDA it is one, a batch of launches by itself.
+    """
+    return min(5, max(1, int(BLOCK_NS[device] / (call_ns * inner_calls(call_ns, device)))))
 
 
 def steady(samples_ns: Sequence[float]) -> bool:

@@ -53,11 +53,14 @@ class Commands:
         self.device = "cpu"
         self._held: Prepared | None = None
 
-    def hello(self, modules: list[str], impl: str | None = None) -> dict[str, Any]:
+    def hello(
+        self, modules: list[str], impl: str | None = None, device: str = "cpu"
+    ) -> dict[str, Any]:
         """Import the frameworks, and say who is there: versions, CPUs, threads.
 
-        With `impl`, a tiny network of it is loaded too, so that all that it imports is imported
-        while the other workers import theirs; an error in that is left to `prepare`.
+        With `impl`, a tiny network of it is loaded on `device` too, so that all that it imports is
+        imported, and the device opened, while the other workers do the same; an error in that is
+        left to `prepare`.
         """
         start = time.perf_counter()
         for module in modules:
@@ -66,7 +69,7 @@ class Commands:
             with contextlib.suppress(Exception):
                 card = impls.get(impl)
                 spec = ModelSpec(family=card.family, input_size=2, hidden_size=2)
-                card.load(spec, (card.init or init)(spec, 0), Placement())
+                card.load(spec, (card.init or init)(spec, 0), Placement(device))
         return {
             "python": ".".join(map(str, sys.version_info[:3])),
             "versions": {module: _version(module) for module in modules},
@@ -83,8 +86,12 @@ class Commands:
                     os.sched_setaffinity(int(task.name), cpus)
         return _threads()
 
-    def prepare(self, point: dict[str, Any], impl: str, seed: int, cache: str) -> dict[str, Any]:
+    def prepare(
+        self, point: dict[str, Any], impl: str, seed: int, cache: str, mode: str = "default"
+    ) -> dict[str, Any]:
         """Load, compile, call once and gate one contender; the columns of its row so far.
+
+        With mode "graph", what is prepared, gated and timed is the card's captured session.
 
         Raises:
             GateError: it may not be timed; NotImplementedError: it cannot do this point.
@@ -98,6 +105,10 @@ class Commands:
         params, work = parameters(card, spec, at, seed), work_of(at, spec, seed)
         start = time.perf_counter()
         session = card.load(spec, params, at.placement)
+        if mode == "graph":
+            if card.capture is None:
+                raise NotImplementedError(f"{impl} has no CUDA graphs: its card has no `capture`")
+            session = card.capture(session)
         run = session.prepare(work)
         prepare_s = time.perf_counter() - start
         first_s = clock.sample(run, 1)[0] * 1e-9
@@ -112,6 +123,8 @@ class Commands:
             "prepare_s": prepare_s,
             "first_call_s": first_s,
             "framework_version": _version(card.requires[0]) if card.requires else None,
+            "algorithm": card.algorithm(spec, at.placement, work) if card.algorithm else None,
+            "precision": getattr(session, "precision", None),
             "tokens": _tokens(work),
             "parameters": int(sum(value.size for value in params.values())),
             **_threads(),
@@ -154,7 +167,7 @@ class Commands:
         place = Placement(device, cast(Dtype, dtype))
         run = importlib.import_module(where).probe(name, place, size)
         clock.sample(run, 1)
-        inner = clock.inner_calls(clock.sample(run, 1)[0])
+        inner = clock.inner_calls(clock.sample(run, 1)[0], device)
         walls: list[float] = []
         end = time.perf_counter() + seconds
         while len(walls) < PROBE_SAMPLES or time.perf_counter() < end:

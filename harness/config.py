@@ -36,6 +36,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "zoneout_eval": ZONEOUT_EVALS,
 }
 """Axes whose values are words."""
+MODES = ("default", "graph")
+DROPS = ("dearest", "last")
 NEEDED = ("kind", "batch", "steps")
 
 
@@ -59,6 +61,13 @@ class Profile:
         checks: dtypes of the equivalence checks; empty means those of the grid.
         overhead_s: the part of the budget that is not measuring: worker starts, ceilings,
             equivalence checks, report.
+        modes: how contenders are timed; with "graph" (CUDA alone) those whose card can capture
+            their launches are timed as CUDA-graph replays too.
+        drop: what goes where the budget does not hold all points: the "dearest" ones, or the
+            "last" of the file, whose order is then that of importance; "last" also makes the
+            budget a hard end, and plans again with the measured times while some is left.
+        device_tests_s: time limit of `pytest -m gpu` and of the equivalence checks beside it,
+            which come first; None = no such tests, and checks as long as they take.
     """
 
     name: str
@@ -77,6 +86,14 @@ class Profile:
     seed: int = 1
     checks: tuple[str, ...] = ()
     overhead_s: float = sum(OVERHEAD_S.values())
+    modes: tuple[str, ...] = ("default",)
+    drop: str = "dearest"
+    device_tests_s: float | None = None
+
+    @property
+    def device(self) -> str:
+        """Where all points run; a profile has one device."""
+        return str(self.grids[0].get("device", ["cpu"])[0]) if self.grids else "cpu"
 
     def overhead_of(self, *parts: str) -> float:
         """Seconds of `overhead_s` that are kept for some of its parts, the keys of OVERHEAD_S."""
@@ -146,6 +163,11 @@ def parse(text: str, name: str) -> Profile:
         raise UsageError(
             f"device = {devices}: give one device per profile, whose ceilings and checks those are"
         )
+    if devices != ["cuda"] and ("graph" in profile.modes or profile.device_tests_s):
+        raise UsageError(
+            '[profile] modes "graph" and device_tests are for CUDA: add device = "cuda" to '
+            "every [[grid]], or leave them out"
+        )
     return profile
 
 
@@ -180,8 +202,9 @@ def _fitting(head: dict[str, Any]) -> dict[str, Any]:
     if head.get("max_rounds", Profile.max_rounds) < head.get("min_rounds", MIN_ROUNDS):
         raise UsageError(f"max_rounds = {head['max_rounds']}: less than min_rounds")
     head["budget_s"] = head.pop("budget")
-    if "overhead" in head:
-        head["overhead_s"] = head.pop("overhead")
+    for key in ("overhead", "device_tests"):
+        if key in head:
+            head[f"{key}_s"] = head.pop(key)
     return head
 
 
@@ -200,6 +223,9 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "target_halfwidth": lambda key, value: checked.fraction(key, value, zero=False),
     "checks": lambda key, value: tuple(checked.words(key, value, DTYPES)),
     "seed": lambda key, value: checked.whole(key, value, 0),
+    "modes": lambda key, value: checked.modes(key, value, MODES),
+    "drop": lambda key, value: checked.one_of(key, value, DROPS),
+    "device_tests": lambda key, value: parse_duration(value, key),
 }
 _DEFAULTS = {
     "about": "",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ CASE_SETS = {"quick": "quick_set", "covering": "covering_set", "full": "full_pro
 TIMEOUT_S = {"quick": 180.0, "covering": 900.0, "full": 6 * 3600.0}
 COMPILING = 10.0
 """Times as long for an implementation that compiles for every shape."""
+OUT_OF_TIME = "the time for the checks was spent; every timed cell has its own gate"
 Row = dict[str, object]
 
 
@@ -114,16 +117,19 @@ def check_all(
     stop: Stop,
     cases: str = "quick",
     at_once: int = 2,
+    limit_s: float | None = None,
 ) -> Iterator[tuple[str, list[Row]]]:
     """Check several implementations, `at_once` of them side by side; yields (name, its rows).
 
     An implementation that is missing gets one row "missing"; one whose process dies gets its
-    rows so far and one failed row that says how it ended.
+    rows so far and one failed row that says how it ended. After `limit_s` seconds in all, what
+    still runs is ended: it keeps its rows and gets one "skipped" row, and so does what waits.
 
     Raises:
         InterruptError: the user asked to stop; what was not yielded is not recorded.
     """
     waiting: list[str] = []
+    until = math.inf if limit_s is None else _now() + limit_s
     for name in names:
         try:
             problem, status = impls.missing(impls.get(name)), "missing"
@@ -139,15 +145,19 @@ def check_all(
             while waiting or running:
                 if stop.requested:
                     raise InterruptError
+                late = _now() >= until
+                while late and waiting:
+                    yield waiting[0], [_stand_in(waiting.pop(0), "skipped", OUT_OF_TIME)]
                 while waiting and len(running) < at_once:
                     name = waiting.pop(0)
                     running[name] = (
                         _spawn(name, cases, dtypes, device, Path(scratch), log_dir),
                         _now(),
                     )
-                for name in _ended(running, TIMEOUT_S[cases]):
+                for name in running and _ended(running, 0.0 if late else TIMEOUT_S[cases]):
                     process, _ = running.pop(name)
-                    yield name, _rows_of(name, process.returncode, Path(scratch))
+                    killed = late and process.returncode == -signal.SIGKILL
+                    yield name, _rows_of(name, process.returncode, Path(scratch), killed)
         finally:
             for process, _ in running.values():
                 end(process)
@@ -186,9 +196,12 @@ def _ended(
     return [name for name, (process, _) in running.items() if process.poll() is not None]
 
 
-def _rows_of(name: str, code: int, scratch: Path) -> list[Row]:
+def _rows_of(name: str, code: int, scratch: Path, out_of_time: bool = False) -> list[Row]:
     path = scratch / f"{name}.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # a killed one may be torn
+    rows = [json.loads(line) for line in lines]
+    if out_of_time:
+        return [*rows, _stand_in(name, "skipped", OUT_OF_TIME)]
     if code not in (0, 1) or not rows:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         rows.append(_stand_in(name, "failed", f"the checking process ended with {how}"))

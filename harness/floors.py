@@ -65,8 +65,17 @@ class Ceilings:
     source: str
 
     @classmethod
-    def nominal(cls) -> Ceilings:
-        """One slow desktop core, to plan with before anything was measured."""
+    def nominal(cls, device: str = "cpu") -> Ceilings:
+        """One slow desktop core or a data-centre GPU, to plan with before anything was measured."""
+        if device == "cuda":
+            return cls(
+                gemm_flops={"float32": 3e13, "float64": 3e13, "bfloat16": 4e14},
+                copy_bytes=2.5e12,
+                dispatch_s=5e-6,
+                exp_rate=2e12,
+                step_s=1e-6,
+                source="nominal",
+            )
         return cls(
             gemm_flops={"float32": 5e10, "float64": 2.5e10, "bfloat16": 5e10},
             copy_bytes=1e10,

@@ -18,9 +18,9 @@ UNKNOWN_FACTOR = 3.0
 HOPED_FACTOR = 1.5
 """A new contender may be this near its floor: a point is dropped only where even that is too
 slow, because a sitting that proves slow ends with its share anyway."""
-DISPATCHES_PER_STEP = 3
+DISPATCHES_PER_STEP = {"cpu": 3.0, "cuda": 0.3}
 """Calls of the framework per time step, times the factor: whether a contender loops over time
-in Python is not known before it ran."""
+in Python is not known before it ran. On CUDA a step is a kernel of a library at most."""
 PREPARE_S = {"torch": 0.1, "jax": 1.5}
 """Seconds to load and compile one contender at one point, by framework."""
 OTHER_PREPARE_S = 0.5
@@ -29,7 +29,7 @@ COMPILE_S = 60.0
 CALLS_IN_GATE = 4
 WARM_SAMPLES = {True: 20, False: 4}
 """Samples until a short or a long call can count as warm."""
-WARMUP_CAP_S = 2.0
+WARMUP_CAP_S = {"cpu": 2.0, "cuda": 0.25}
 TURN_S = 0.001
 """Passing the turn from one worker to the next."""
 DRAW_S = 3e-8
@@ -57,8 +57,8 @@ class Forecast:
     def call_s(self, impl: str, family: str, point: Point, factor: float = UNKNOWN_FACTOR) -> float:
         """Seconds of one call: as recorded at this point, else its floor times a factor.
 
-        The factor is the implementation's usual one where it has rows at other points, else the
-        one given.
+        `impl` is a contender's name, with its mode. The factor is the implementation's usual one
+        where it has rows at other points, else the one given.
         """
         known = self._known.get(_key(impl, point.fields()))
         if known is not None:
@@ -74,21 +74,27 @@ class Forecast:
         factor: float = UNKNOWN_FACTOR,
     ) -> float:
         """Seconds of a sitting of so many rounds, gate and warm-up included; 0 without arms."""
-        total, families = 0.0, set()
+        total, families, prepared = 0.0, set(), [0.0]
+        device = point.placement.device
         for arm in contenders:
             card = impls.get(arm.impl)
             families.add(card.family)
-            call = self.call_s(arm.impl, card.family, point, factor)
-            sample = clock.inner_calls(call * 1e9) * call
+            call = self.call_s(arm.original.name, card.family, point, factor)
+            sample = clock.inner_calls(call * 1e9, device) * call
             short = clock.is_short(call * 1e9)
-            turn = clock.samples_per_block(call * 1e9) * sample + call * short + TURN_S
-            total += self._prepare_s(card, point) + DRAW_S * _numbers(point)
-            total += CALLS_IN_GATE * call + min(WARMUP_CAP_S, WARM_SAMPLES[short] * sample)
+            turn = clock.samples_per_block(call * 1e9, device) * sample + call * short + TURN_S
+            prepared.append(self._prepare_s(card, point) + DRAW_S * _numbers(point))
+            prepared[-1] += CALLS_IN_GATE * call
+            total += min(WARMUP_CAP_S[device], WARM_SAMPLES[short] * sample)
             total += rounds * turn
+        # On CUDA all prepare at once, with the host's cores and memory between them.
+        total += 2 * max(prepared) if device == "cuda" else sum(prepared)
         return total + sum(self._oracle_s(family, point) for family in families)
 
     def _learn(self, row: dict[str, Any]) -> None:
-        impl, kind, seconds = row["impl"], row["kind"], row["median_ns"] * 1e-9
+        mode = str(row.get("mode") or "default")
+        impl, kind = Contender(row["impl"], mode=mode).name, row["kind"]
+        seconds = row["median_ns"] * 1e-9
         self._known[_key(impl, row)] = seconds
         point = Point(
             kind=kind,
@@ -124,7 +130,8 @@ class Forecast:
         cost, dtype = self._cost(family, point), point.placement.dtype
         spec, training = point.spec, point.kind in ("backward", "train_step")
         loops = point.steps * spec.layers * len(spec.directions) * (2 if training else 1)
-        dispatch = loops * DISPATCHES_PER_STEP * self.ceilings.dispatch_s
+        steps = DISPATCHES_PER_STEP[point.placement.device]
+        dispatch = loops * steps * self.ceilings.dispatch_s
         return floors.floor_s(cost, self._complete(dtype), dtype) + dispatch
 
     def _oracle_s(self, family: str, point: Point) -> float:

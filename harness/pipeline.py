@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import ceilings, equivalence, files, machine, paths
+from harness import ceilings, device_tests, equivalence, files, machine, paths, report, system
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile
+from harness.errors import UsageError
 from harness.floors import Ceilings
 from harness.grid import PROTOCOL_VERSION, parse_only, points, select
+from harness.importance import in_order
 from harness.plan import Plan, build, chosen
 from harness.process import WorkerFailure
 from harness.progress import Progress, words
@@ -25,6 +28,12 @@ from harness.stop import InterruptError, Stop
 from harness.store import RunFolder, read_manifest, read_rows
 
 INTERRUPTED = 130
+TESTS_SHARE = 0.25
+"""Most of a budget that the tests on a device and the checks beside them may take."""
+MOST_SAID = 5
+"""Failed claims of one implementation that are said one by one."""
+END_S = 12.0
+"""Kept back where the budget is a hard end: the last rounds of a sitting, and ending workers."""
 
 
 def _profile(name: str, budget: str | None) -> tuple[Profile, float]:
@@ -45,7 +54,7 @@ def show_plan(name: str, out: Path | None, budget: str | None, only: Sequence[st
     if note:
         print(f"quasibench: {note}", file=sys.stderr)
     found = manifest.get("ceilings")
-    known = Ceilings.from_dict(found) if found else Ceilings.nominal()
+    known = Ceilings.from_dict(found) if found else Ceilings.nominal(profile.device)
     plan = build(profile, rows, known, budget_s=budget_s, only=parse_only(only))
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -83,30 +92,43 @@ def run_profile(
 ) -> int:
     """Run the named parts ("equivalence", "speed") of a profile; returns the exit code.
 
-    0 when all was done, 1 when a check or a gate failed, 130 after Ctrl-C (the next call goes
-    on where this one ended).
+    0 when all was done, 1 when a check, a gate or a test on the device failed, 130 after Ctrl-C
+    (the next call goes on where this one ended).
 
     Raises:
-        UsageError: bad profile, budget, filter or results folder; nothing was overwritten.
+        UsageError: bad profile, budget, filter or results folder, or no device for a profile that
+            needs one; nothing was overwritten.
     """
     started = time.monotonic()
     profile, budget_s = _profile(name, budget)
     filters = parse_only(only)
     select(points(profile), filters)
+    if profile.device == "cuda" and not system.gpus():
+        raise UsageError(
+            f"profile {name!r} measures a CUDA device and nvidia-smi lists none here: run it on a "
+            "machine with one (nothing was written)"
+        )
     place = out or paths.run_folder(profile.name)
     with RunFolder.open(place, profile.name, PROTOCOL_VERSION, repair=repair) as folder:
         progress = Progress()
         try:
             _describe(profile, folder)
-            failed = "equivalence" in parts and _equivalence(profile, folder, progress)
+            failed = "equivalence" in parts and _proofs(profile, folder, progress, budget_s)
             folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
-            rest = ("worker start", *(["report"] if "equivalence" in parts else []))
-            overhead = profile.overhead_of(*rest)
-            left = max(0.0, budget_s - (time.monotonic() - started))
-            known = Ceilings.from_dict(folder.manifest["ceilings"])
-            plan = build(profile, folder.rows, known, left, filters, min(overhead, left))
             before = len(folder.rows)
-            interrupted = _speed(plan, folder, progress, started)
+            if profile.drop == "last":
+                kept = END_S
+                if "equivalence" in parts and report.lacking() is None:
+                    kept += profile.overhead_of("report")
+                end = started + budget_s - kept
+                interrupted = in_order(profile, folder, progress, filters, end)
+            else:
+                rest = ("worker start", *(["report"] if "equivalence" in parts else []))
+                overhead = profile.overhead_of(*rest)
+                left = max(0.0, budget_s - (time.monotonic() - started))
+                known = Ceilings.from_dict(folder.manifest["ceilings"])
+                plan = build(profile, folder.rows, known, left, filters, min(overhead, left))
+                interrupted = _speed(plan, folder, progress, started)
             failed = _wrong(folder.rows[before:], progress) or failed
         except InterruptError:
             interrupted = True
@@ -122,12 +144,35 @@ def _describe(profile: Profile, folder: RunFolder) -> None:
     folder.update_manifest(plan=asked, machine=machine.fingerprint(threads))
 
 
-def _equivalence(profile: Profile, folder: RunFolder, progress: Progress) -> bool:
+def _proofs(profile: Profile, folder: RunFolder, progress: Progress, budget_s: float) -> bool:
+    """The equivalence checks, beside the device's own tests if the profile has any; True = failed.
+
+    Tests that ran to their end are not run again for the same machine and sources.
+    """
+    if profile.device_tests_s is None:
+        return _equivalence(profile, folder, progress)
+    limit_s = min(profile.device_tests_s, TESTS_SHARE * budget_s)
+    key = sorted(_keys(profile).values())
+    found = folder.manifest.get("gpu_tests") or {}
+    if found.get("key") == key and found["ended"] == "done":
+        failed = _equivalence(profile, folder, progress, limit_s)
+    else:
+        progress.note(f"running the tests marked gpu and the checks, {words(limit_s)} at most")
+        with device_tests.DeviceTests(folder.logs, limit_s) as tests:
+            failed = _equivalence(profile, folder, progress, limit_s)
+            found = {**tests.finish(), "key": key}
+        folder.update_manifest(gpu_tests=found)
+    for line in device_tests.words(found):
+        progress.note(line)
+    return failed or device_tests.wrong(found)
+
+
+def _equivalence(
+    profile: Profile, folder: RunFolder, progress: Progress, limit_s: float | None = None
+) -> bool:
     """Check every contender that has no rows yet under its present sources; True = one failed."""
-    threads = machine.thread_count(profile.threads)
-    print_hash = machine.fingerprint_hash(machine.fingerprint(threads))
-    names = chosen(profile)
-    keys = {name: machine.stale_key(name, print_hash, threads) for name in names}
+    keys = _keys(profile)
+    names = list(keys)
     recorded, _ = files.read_lines(folder.path / "equivalence.jsonl")
     dtypes = profile.checks or tuple(dict.fromkeys(p.placement.dtype for p in points(profile)))
     device = points(profile)[0].placement.device
@@ -139,12 +184,29 @@ def _equivalence(profile: Profile, folder: RunFolder, progress: Progress) -> boo
     if todo:
         progress.note(f"checking {', '.join(todo)} against the float64 oracle")
     with Stop() as stop:
-        for impl, found in equivalence.check_all(todo, dtypes, device, folder.logs, stop):
+        at_once = 2 if limit_s is None else max(2, system.cores() // 3)
+        checking = equivalence.check_all(
+            todo, dtypes, device, folder.logs, stop, at_once=at_once, limit_s=limit_s
+        )
+        for impl, found in checking:
             folder.append_equivalence([{**row, "stale_key": keys[impl]} for row in found])
             failed += [row for row in found if row["status"] == "failed"]
+    said = Counter[str]()
     for row in failed:
-        progress.note(f"FAILED {row['impl']}: {row['claim']}: {row['message']}")
+        said[str(row["impl"])] += 1
+        if said[str(row["impl"])] <= MOST_SAID:
+            progress.note(f"FAILED {row['impl']}: {row['claim']}: {row['message']}")
+    for impl, count in said.items():
+        if count > MOST_SAID:
+            progress.note(f"FAILED {impl}: {count - MOST_SAID} more claims (equivalence.jsonl)")
     return bool(failed)
+
+
+def _keys(profile: Profile) -> dict[str, str]:
+    """The stale_key of every contender here and now."""
+    threads = machine.thread_count(profile.threads)
+    print_hash = machine.fingerprint_hash(machine.fingerprint(threads))
+    return {name: machine.stale_key(name, print_hash, threads) for name in chosen(profile)}
 
 
 def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilings:
@@ -161,7 +223,7 @@ def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilin
         found = ceilings.measure(threads, dtypes, device, folder.logs)
     except WorkerFailure as failure:
         progress.note(f"no ceilings, planning with nominal ones: {failure.reason}")
-        return Ceilings.nominal()
+        return Ceilings.nominal(device)
     folder.update_manifest(ceilings_key=key)
     return found
 
@@ -199,8 +261,6 @@ def render_pages(
     Raises:
         UsageError: not a run folder, or the packages of the extra `report` are missing.
     """
-    from harness import report
-
     place = out or paths.run_folder(load_profile(name).name)
     try:
         index = report.render(place, html)

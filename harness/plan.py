@@ -1,7 +1,8 @@
 """The plan: which sittings to run, in which time, and what the budget leaves out; pure.
 
 The time is split over the points in proportion to what they cost at the fewest rounds; where it
-does not hold all of them, the most expensive ones are dropped, each with its reason.
+does not hold all of them, the most expensive ones are dropped (or the last ones, as the profile
+says), each with its reason.
 """
 
 from __future__ import annotations
@@ -151,9 +152,12 @@ class _Lineup:
                 able.append(name)
             else:
                 absent.append((Contender(name), *found))
-        arms = [Contender(name) for name in able]
-        arms += [Contender(name, twin=True) for name in self._twins(able)]
-        calls = [forecast.call_s(arm.impl, self._family(arm.impl), point) for arm in arms]
+        arms: list[Contender] = []
+        for mode in self.profile.modes:
+            timed = [name for name in able if self._offers(name, mode)]
+            arms += [Contender(name, mode=mode) for name in timed]
+            arms += [Contender(name, twin=True, mode=mode) for name in self._twins(timed)]
+        calls = [forecast.call_s(arm.original.name, self._family(arm.impl), point) for arm in arms]
         return Sitting(point, tuple(arms), tuple(absent), sum(calls), 0.0)
 
     def expected(self, sitting: Sitting) -> dict[str, str]:
@@ -166,6 +170,10 @@ class _Lineup:
             return able
         named = () if self.profile.baseline == "auto" else (self.profile.baseline,)
         return [name for name in (*named, *LSTMS) if name in able][:1]
+
+    def _offers(self, name: str, mode: str) -> bool:
+        card = self.cards[name]
+        return mode == "default" or (isinstance(card, Implementation) and card.capture is not None)
 
     def _family(self, name: str) -> str:
         card = self.cards[name]
@@ -202,7 +210,9 @@ def _split(
     kept = [(one, _price(one, forecast, profile)) for one in todo]
     dropped = []
     while kept and sum(price.hoped for _, price in kept) > available_s:
-        loser = max(reversed(kept), key=lambda item: item[1].hoped)
+        loser = kept[-1]
+        if profile.drop == "dearest":
+            loser = max(reversed(kept), key=lambda item: item[1].hoped)
         kept.remove(loser)
         reason = (
             f"needs about {loser[1].hoped:.0f} s for {FEWEST_ROUNDS} rounds; the budget "

@@ -230,9 +230,13 @@ class Worker:
             self._process.send_signal(signal.SIGCONT)
             self.paused = False
 
+    def end(self) -> None:
+        """Tell the process to end at once, with all that it started; without waiting for it."""
+        end(self._process)
+
     def kill(self) -> None:
         """End the process at once and close its pipes; safe to repeat."""
-        end(self._process)
+        self.end()
         self._process.wait()
         for name in ("_write", "_read"):
             number = getattr(self, name)

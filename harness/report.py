@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import impls
 from harness import paths, system
 from harness.errors import UsageError, nearest
 
@@ -21,6 +22,7 @@ ABOUT = {
     "speed": "Speedup to the LSTM per batch and length, distance to the machine's floor, samples.",
     "equivalence": "Every implementation against the float64 oracle: errors, claims, failures.",
 }
+NEEDED = ("pandas", "ipykernel", "nbconvert", "papermill", "seaborn")
 PAGE_LIMIT = 1_500_000
 """Bytes of one page; a larger one is written, and reported as failed."""
 
@@ -100,16 +102,16 @@ def render(
 
 
 def _check_installed() -> None:
-    try:
-        import ipykernel  # noqa: F401
-        import nbconvert  # noqa: F401
-        import papermill  # noqa: F401
-        import seaborn  # noqa: F401
-    except ImportError as error:
+    if (name := lacking()) is not None:
         raise UsageError(
-            f"rendering pages needs {error.name}, which is not installed; "
+            f"rendering pages needs {name}, which is not installed; "
             'run: pip install "quasibench[report]"'
-        ) from None
+        )
+
+
+def lacking() -> str | None:
+    """The first package that rendering needs and that is not installed; None: all are."""
+    return next((name for name in NEEDED if impls.absent(name)), None)
 
 
 def _chosen(sources: Path, notebooks: Sequence[str] | None) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 import impls
 from harness import floors, machine
-from harness.arm import Arm, choose_baseline, live, references
+from harness.arm import Arm, choose_baseline, live, ranking, references
 from harness.grid import Contender, Point, cell_id
 from harness.stats import Interval, median_interval, min_ratio, paired_ratio, verdict
 from impls.contract import ModelSpec
@@ -30,6 +30,8 @@ baseline speedup speedup_lo speedup_hi speedup_min verdict control control_lo co
 tokens_per_s flops bytes transcendentals tflops gbps floor_s staged_floor_s x_of_floor
 x_of_staged load_before load_after cpu_per_wall fingerprint python
 tokens cpus tasks torch_threads
+algorithm precision graph_baseline graph_speedup graph_speedup_lo graph_speedup_hi
+sm_mhz sm_mhz_min power_w temp_c throttle
 """
 COLUMNS = tuple(WORDS.split())
 """Keys of every row; null where nothing is known."""
@@ -62,10 +64,14 @@ def rows_of(
     arms: Sequence[Arm], absent: Sequence[tuple[Contender, str, str]], scene: Scene
 ) -> list[dict[str, Any]]:
     """One row per contender, whatever happened to it, in the order of the plan."""
-    clock, noisy = choose_clock(arms, scene)
-    ratios = _ratios(arms, scene, clock, noisy)
+    modes = dict.fromkeys(ranking(arm.contender.mode) for arm in arms)
+    clocks = {mode: choose_clock(arms, scene, mode) for mode in modes}
+    ratios: dict[Contender, dict[str, Any]] = {}
+    for mode in modes:
+        ratios |= _ratios(arms, scene, *clocks[mode], mode)
     rows = []
     for arm in arms:
+        clock, noisy = clocks[ranking(arm.contender.mode)]
         row = _identity(arm.contender, scene) | {"status": arm.status}
         row |= {"error_type": arm.error_type, "reason": arm.reason}
         row |= {key: value for key, value in arm.columns.items() if key in row}
@@ -122,10 +128,16 @@ def _times(arm: Arm, clock: str) -> list[list[float]]:
     return arm.cpu if clock == "cpu" else arm.wall
 
 
-def control_of(arms: Sequence[Arm], scene: Scene, clock: str) -> Interval | None:
-    """The A/A ratio of this sitting: the baseline's twin, else whichever twin there is."""
-    base = choose_baseline(arms, scene.baseline, clock)
-    pairs = [pair for pair in references(arms, scene.baseline, clock) if pair[1].contender.twin]
+def control_of(
+    arms: Sequence[Arm], scene: Scene, clock: str, mode: str = "default"
+) -> Interval | None:
+    """The A/A ratio of this sitting and mode: the baseline's twin, else whichever there is."""
+    base = choose_baseline(arms, scene.baseline, clock, mode)
+    pairs = [
+        pair
+        for pair in references(arms, scene.baseline, clock)
+        if pair[1].contender.twin and ranking(pair[1].contender.mode) == mode
+    ]
     pairs.sort(key=lambda pair: pair[0] is not base)
     if not pairs:
         return None
@@ -133,42 +145,52 @@ def control_of(arms: Sequence[Arm], scene: Scene, clock: str) -> Interval | None
     return paired_ratio(_times(original, clock), _times(twin, clock), scene.seed)
 
 
-def choose_clock(arms: Sequence[Arm], scene: Scene) -> tuple[str, bool]:
+def choose_clock(arms: Sequence[Arm], scene: Scene, mode: str = "default") -> tuple[str, bool]:
     """The ranking clock and whether the cell is noisy (README.md here).
 
     Wall time on a quiet host. On a loud one, a single-thread cell on the CPU falls back to CPU
-    time if its A/A control is quiet there; otherwise the cell keeps wall time and is noisy.
+    time if its A/A control is quiet there; otherwise the cell keeps wall time and is noisy. On
+    CUDA the control alone decides: the host's load, that of the preparing workers, is beside it.
     """
     load = max(scene.fixed.get("load_before") or 0.0, scene.fixed.get("load_after") or 0.0)
 
+    calm = load <= scene.load
+
     def quiet(control: Interval | None) -> bool:
         if control is None:
-            return load <= scene.load
+            return calm
         return control.contains(1.0) and control.halfwidth < QUIET_HALFWIDTH
 
-    if load <= scene.load and quiet(control_of(arms, scene, "wall")):
+    control = control_of(arms, scene, "wall", mode)
+    beside = scene.point.placement.device == "cuda" and control is not None
+    if (calm or beside) and quiet(control):
         return "wall", False
     single = scene.point.threads == 1 and scene.point.placement.device == "cpu"
-    control = control_of(arms, scene, "cpu") if single else None
+    control = control_of(arms, scene, "cpu", mode) if single else None
     if control is not None and quiet(control):
         return "cpu", False
     return "wall", True
 
 
 def _ratios(
-    arms: Sequence[Arm], scene: Scene, clock: str, noisy: bool
+    arms: Sequence[Arm], scene: Scene, clock: str, noisy: bool, mode: str = "default"
 ) -> dict[Contender, dict[str, Any]]:
-    """The ratio columns by contender: against the baseline, a twin against its original."""
-    control = control_of(arms, scene, clock)
-    base = choose_baseline(arms, scene.baseline, clock)
+    """The ratio columns by contender of one mode: against its baseline, a twin to its original."""
+    control = control_of(arms, scene, clock, mode)
+    base = choose_baseline(arms, scene.baseline, clock, mode)
     shared = dict.fromkeys(("baseline", "speedup", "speedup_lo", "speedup_hi", "verdict"))
     if control is not None:
         shared |= {"control": control.value, "control_lo": control.lo, "control_hi": control.hi}
-    out: dict[Contender, dict[str, Any]] = {arm.contender: dict(shared) for arm in live(arms)}
+    mine = [arm for arm in live(arms) if ranking(arm.contender.mode) == mode]
+    out: dict[Contender, dict[str, Any]] = {
+        arm.contender: shared | _to_graph(arms, arm, scene, clock) for arm in mine
+    }
     if base is not None:
         one = dict.fromkeys(("speedup", "speedup_lo", "speedup_hi", "speedup_min"), 1.0)
         out[base.contender] |= one | {"baseline": base.contender.impl}
     for reference, arm in references(arms, scene.baseline, clock):
+        if arm.contender not in out:
+            continue
         left, right = _times(reference, clock), _times(arm, clock)
         ratio = paired_ratio(left, right, scene.seed)
         out[arm.contender] |= {
@@ -183,6 +205,19 @@ def _ratios(
             own = {"control": ratio.value, "control_lo": ratio.lo, "control_hi": ratio.hi}
             out[arm.contender] |= own
     return out
+
+
+def _to_graph(arms: Sequence[Arm], arm: Arm, scene: Scene, clock: str) -> dict[str, Any]:
+    """How a contender that is no graph replay stands to the baseline's replay, without a verdict.
+
+    A JAX contender is one compiled program in every call and has no replay of its own.
+    """
+    base = choose_baseline(arms, scene.baseline, clock, "graph")
+    if base is None or arm.contender.twin or arm.contender.mode != "default":
+        return {}
+    ratio = paired_ratio(_times(base, clock), _times(arm, clock), scene.seed)
+    words = {"graph_baseline": base.contender.impl, "graph_speedup": ratio.value}
+    return words | {"graph_speedup_lo": ratio.lo, "graph_speedup_hi": ratio.hi}
 
 
 def _timing(arm: Arm, clock: str, seed: int) -> dict[str, Any]:

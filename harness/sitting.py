@@ -22,17 +22,28 @@ STOP_RESAMPLES = 300
 
 
 def prepare(arms: Sequence[Arm], point: Point, seed: int, cache: str, limits: Limits) -> None:
-    """Load, compile and gate one contender after the other, so that none slows another."""
+    """Load, compile and gate one contender after the other, so that none slows another.
+
+    On CUDA all do it at once: a short budget holds few points otherwise. `prepare_s` and
+    `first_call_s` of a row then tell what was waited for, not what one alone needs.
+    """
     fields = asdict(point)
-    for arm in live(arms):
-        arm.columns |= arm.ask(
+    together = point.placement.device == "cuda"
+    asked = live(arms)
+    for arm in asked:
+        arm.present.ask(
             "prepare",
-            limits.prepare_s,
             point=fields,
             impl=arm.contender.impl,
             seed=seed,
             cache=cache,
+            mode=arm.contender.mode,
         )
+        if not together:
+            arm.columns |= arm.collect(limits.prepare_s)
+    if together:
+        for arm in asked:
+            arm.columns |= arm.collect(limits.prepare_s)
 
 
 def _turn(arm: Arm, samples: int, burn: int, limits: Limits) -> dict[str, list[float]]:
@@ -59,7 +70,7 @@ def warm_up(
     while waiting:
         rng.shuffle(waiting)
         for arm in waiting:
-            arm.inner = clock.inner_calls(arm.call_ns)
+            arm.inner = clock.inner_calls(arm.call_ns, arm.device)
             samples = WARMUP_SAMPLES if clock.is_short(arm.call_ns) else 1
             start = time.perf_counter()
             arm.warm += _turn(arm, samples, 0, limits).get("wall_ns", [])
@@ -68,7 +79,7 @@ def warm_up(
             check()
         waiting = [arm for arm in live(arms) if not arm.steady and arm.warm_s < cap_s]
     for arm in live(arms):
-        arm.inner = clock.inner_calls(_original(arm, arms).call_ns)
+        arm.inner = clock.inner_calls(_original(arm, arms).call_ns, arm.device)
 
 
 def _original(arm: Arm, arms: Sequence[Arm]) -> Arm:
@@ -114,7 +125,7 @@ def rules(arms: Sequence[Arm], share_s: float, deadline: float, profile: Profile
     calls = [arm.call_ns for arm in live(arms)]
     short = all(map(clock.is_short, calls))
     per_arm = [
-        clock.samples_per_block(arm.call_ns) * arm.inner * arm.call_ns
+        clock.samples_per_block(arm.call_ns, arm.device) * arm.inner * arm.call_ns
         + (arm.call_ns if clock.is_short(arm.call_ns) else 0.0)
         for arm in live(arms)
     ]
@@ -136,8 +147,9 @@ def sample(
 
     `check` is called after every block and raises to end the sitting. Returns the rounds.
     """
+    device = arms[0].device
     calls = {id(arm): _original(arm, arms).call_ns for arm in live(arms)}  # a twin is treated alike
-    sizes = {key: clock.samples_per_block(call_ns) for key, call_ns in calls.items()}
+    sizes = {key: clock.samples_per_block(call_ns, device) for key, call_ns in calls.items()}
     burns = {key: int(clock.is_short(call_ns)) for key, call_ns in calls.items()}
     for arm in arms:
         arm.wanted = rule.least
@@ -164,5 +176,11 @@ def sample(
 
 def finish(arms: Sequence[Arm], limits: Limits) -> None:
     """Prove that what was timed still gives what passed the gate; frees the workers' memory."""
-    for arm in live(arms):
-        arm.ask("finish", limits.prepare_s, True)
+    asked = live(arms)
+    for arm in asked:
+        arm.present.ask("finish")
+        if arm.device == "cpu":
+            arm.collect(limits.prepare_s, True)
+    for arm in asked:
+        if arm.device != "cpu":
+            arm.collect(limits.prepare_s, True)

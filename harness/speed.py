@@ -12,19 +12,18 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from zlib import crc32
 
-import impls
-from harness import floors, machine, rows
+from harness import floors, machine, rows, telemetry
 from harness.arm import Arm, Limits, live
 from harness.config import Profile
 from harness.grid import Contender, Point
 from harness.plan import Plan, Sitting
-from harness.process import Worker, WorkerFailure, worker_cpus
+from harness.pool import Pool
 from harness.progress import Progress
 from harness.sitting import (
     WARMUP_CAP_S,
@@ -40,6 +39,11 @@ from harness.store import RunFolder
 
 LEAST_SHARE = 0.25
 """A sitting keeps at least this part of its share, however late the run is."""
+SAMPLING_SHARE = 0.4
+TOO_LATE = "the budget was spent before its turn: give a larger --budget, or --only"
+STRIKES = 2
+"""Where the end is hard, a contender that hung or died so often in a row is left out: waiting for
+it, or for its new worker, would cost the others their time."""
 
 
 @dataclass(frozen=True)
@@ -59,86 +63,60 @@ class Outcome:
     measured_s: float
 
 
-class Pool:
-    """The workers of a run, one per contender, kept alive from sitting to sitting."""
-
-    def __init__(self, logs: Path, stop: Stop, limits: Limits) -> None:
-        self._logs, self._stop, self._limits = logs, stop, limits
-        self._workers: dict[Contender, Worker] = {}
-
-    def arms(self, contenders: Sequence[Contender], threads: int) -> list[Arm]:
-        """Living workers for these contenders, those that must be started at the same time."""
-        for contender, worker in list(self._workers.items()):
-            if not worker.alive or worker.threads != threads or contender not in contenders:
-                worker.kill()
-                del self._workers[contender]
-        fresh = [contender for contender in contenders if contender not in self._workers]
-        for slot, contender in enumerate(fresh):
-            worker = Worker(contender.name, threads, self._logs, self._stop, slot)
-            self._workers[contender] = worker
-            modules = list(impls.get(contender.impl).requires)
-            worker.ask("hello", modules=modules, impl=contender.impl)
-        arms = {contender: Arm(contender, self._workers[contender]) for contender in contenders}
-        for contender in fresh:
-            self._welcome(arms[contender], threads)
-        return list(arms.values())
-
-    def _welcome(self, arm: Arm, threads: int) -> None:
-        try:
-            arm.present.answer(self._limits.hello_s)
-            arm.present.call("bind", self._limits.hello_s, cpus=worker_cpus(threads))
-        except WorkerFailure as failure:
-            arm.fail(failure)
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers.values():
-            worker.kill()
-
-
 def run_speed(
     plan: Plan,
     folder: RunFolder,
     profile: Profile,
     progress: Progress,
     limits: Limits | None = None,
+    left_s: float | None = None,
+    again: Callable[[], Plan] | None = None,
 ) -> Outcome:
     """Measure the plan's sittings and append their rows; Ctrl-C ends it between two blocks.
 
     The time that one sitting saves or overdraws is spread over those that follow.
+
+    Args:
+        left_s: seconds from now to a hard end: no sitting begins that would not fit, and no
+            contender is waited for beyond it. None = every sitting is measured.
+        again: asked for a further plan, for the same workers, until one has no sittings or no
+            time for them; what the last one drops or does not reach gets "skipped" rows.
     """
-    started, done, measured = time.perf_counter(), 0, 0.0
+    started = time.perf_counter()
     limits = limits or Limits()
-    run = _Run(plan, folder, profile, limits)
-    total, spare, interrupted = len(plan.sittings), 0.0, False
-    progress.start(total)
-    with Stop() as stop, Pool(folder.logs, stop, limits) as pool:
+    run = _Run(plan, folder, profile, limits, None if left_s is None else started + left_s)
+    interrupted = False
+    with Stop() as stop, Pool(folder.logs, stop, limits, profile.device) as pool:
         try:
-            for number, sitting in enumerate(plan.sittings):
-                left = sum(one.share_s for one in plan.sittings[number:]) + spare
-                progress.sitting(sitting.point.label(), number, total, max(0.0, left))
-                arms = pool.arms(sitting.contenders, sitting.point.threads)
-                share = max(
-                    LEAST_SHARE * sitting.share_s, sitting.share_s + spare / (total - number)
-                )
-                spent = run.sit(sitting, arms, share, stop)
-                spare += sitting.share_s - spent
-                measured, done = measured + spent, done + 1
-            run.skip(plan.dropped)
+            late = run.measure(plan, pool, stop, progress)
+            while again is not None and plan.sittings:
+                done = run.done
+                run.plan = plan = again()
+                late = run.measure(plan, pool, stop, progress)
+                if run.done == done:
+                    break
+            run.skip([*((one.point, TOO_LATE) for one in late), *plan.dropped])
         except InterruptError:
             interrupted = True
             progress.note("interrupted: the unfinished point left no row and is measured again")
     shutil.rmtree(run.cache, ignore_errors=True)
-    return Outcome(done, interrupted, time.perf_counter() - started, measured)
+    return Outcome(run.done, interrupted, time.perf_counter() - started, run.measured)
 
 
 class _Run:
     """What the sittings of one run share: machine, ceilings, folder, how rows are written."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, profile: Profile, limits: Limits) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        profile: Profile,
+        limits: Limits,
+        end: float | None = None,
+    ) -> None:
         self.plan, self.folder, self.profile, self.limits = plan, folder, profile, limits
+        self.end, self.usual_limits = end, limits
+        self.done, self.measured = 0, 0.0
         self.cache = Path(folder.path) / "oracle"
         shutil.rmtree(self.cache, ignore_errors=True)
         known = folder.manifest.get("ceilings")
@@ -147,6 +125,47 @@ class _Run:
         self.ceilings = None if found is None or found.source == "nominal" else found
         self.attempts = Counter(str(row.get("cell_id")) for row in folder.rows)
         self.prints: dict[int, str] = {}
+        self.strikes: Counter[Contender] = Counter()
+
+    def measure(self, plan: Plan, pool: Pool, stop: Stop, progress: Progress) -> list[Sitting]:
+        """Every sitting of the plan in its order; those that a hard end leaves out are returned.
+
+        Raises:
+            InterruptError: the user asked to stop.
+        """
+        total, spare = len(plan.sittings), 0.0
+        progress.start(total)
+        for number, planned in enumerate(plan.sittings):
+            sitting = self._before_the_end(planned)
+            if sitting is None:
+                return plan.sittings[number:]
+            left = sum(one.share_s for one in plan.sittings[number:]) + spare
+            progress.sitting(sitting.point.label(), number, total, max(0.0, left))
+            arms = pool.arms(sitting.contenders, sitting.point.threads)
+            share = max(LEAST_SHARE * sitting.share_s, sitting.share_s + spare / (total - number))
+            spent = self.sit(sitting, arms, share, stop)
+            spare += sitting.share_s - spent
+            self.measured, self.done = self.measured + spent, self.done + 1
+        return []
+
+    def _before_the_end(self, sitting: Sitting) -> Sitting | None:
+        """The sitting as there is time for it; None where it would not fit before a hard end."""
+        if self.end is None:
+            return sitting
+        left = self.end - time.perf_counter()
+        usual = self.measured / self.done if self.done else 0.0
+        if left <= 0 or left < min(sitting.share_s, usual):
+            return None
+        self.limits = self.usual_limits.within(left)
+        return self.without_failing(sitting)
+
+    def without_failing(self, sitting: Sitting) -> Sitting:
+        """The sitting without the contenders that have already cost too much waiting."""
+        out = [one for one in sitting.contenders if self.strikes[one] >= STRIKES]
+        reason = f"it hung or died in {STRIKES} points in a row: left out of the rest of this run"
+        absent = (*sitting.absent, *((one, "skipped", reason) for one in out))
+        kept = tuple(one for one in sitting.contenders if one not in out)
+        return replace(sitting, contenders=kept, absent=absent)
 
     def sit(self, sitting: Sitting, arms: list[Arm], share_s: float, stop: Stop) -> float:
         """Measure one sitting and append its rows; returns the seconds it took.
@@ -155,9 +174,12 @@ class _Run:
             InterruptError: the user asked to stop; nothing was written.
         """
 
+        gauge = telemetry.gauge(sitting.point.placement.device)
+
         def check() -> None:
             if stop.requested:
                 raise InterruptError
+            gauge.look()
 
         start, point, profile = time.perf_counter(), sitting.point, self.profile
         sitting_id = uuid.uuid4().hex[:12]
@@ -165,19 +187,27 @@ class _Run:
         rng = random.Random(order_seed)
         before = {"started_at": _now(), "load_before": machine.load_average()}
         prepare(arms, point, profile.seed, str(self.cache), self.limits)
+        # Where the first compilations ate the share, a hard-ended run still samples: its first
+        # points matter most, and the others' shares make up for it.
+        kept = SAMPLING_SHARE * share_s if self.end is not None else 0.0
         if live(arms):
-            left = share_s - (time.perf_counter() - start)
+            left = max(kept, share_s - (time.perf_counter() - start))
             cap = min(
                 WARMUP_CAP_S[point.placement.device],
                 max(0.0, WARMUP_SHARE * left / len(live(arms))),
             )
             warm_up(arms, cap, random.Random(order_seed + 1), self.limits, check)
         if live(arms):
-            rule = rules(arms, share_s, start + share_s, profile)
+            deadline = max(start + share_s, time.perf_counter() + kept)
+            rule = rules(arms, share_s, min(deadline, self.end or deadline), profile)
             sample(arms, rule, profile.baseline, rng, self.limits, check)
+            gauge.note()
             finish(arms, self.limits)
         shutil.rmtree(self.cache, ignore_errors=True)
-        fixed = before | self._fixed(point, sitting_id, order_seed)
+        for arm in arms:
+            failed = arm.status in ("timeout", "crash")
+            self.strikes[arm.contender] = failed * (self.strikes[arm.contender] + 1)
+        fixed = before | self._fixed(point, sitting_id, order_seed) | gauge.columns()
         self._append(sitting, arms, fixed, sitting_id)
         return time.perf_counter() - start
 

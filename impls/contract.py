@@ -203,6 +203,9 @@ class Session(Protocol):
     def export(self) -> dict[str, np.ndarray]:
         """The parameters by canonical name; after a train_step, those after its first call."""
 
+    # A session may also have `precision: str | None`, the words of its framework's own setting for
+    # float32 products on an accelerator ("ieee", "tf32"); read after `prepare`.
+
 
 @dataclass(frozen=True)
 class Implementation:
@@ -224,6 +227,10 @@ class Implementation:
         shares: further folders of `impls` whose content it runs, e.g. ("kernels",).
         compiles: preparing one work takes many seconds to minutes; `contenders = "all"` of a
             profile leaves it out unless the profile says `compile = true`.
+        capture: on CUDA, the same session with Runs that replay a CUDA graph of what the plain
+            Run does; None = it has no such mode.
+        algorithm: which of its library's algorithms a work will get, from its sizes alone, or
+            None where there is no choice to name; None = it never has one.
     """
 
     name: str
@@ -237,6 +244,8 @@ class Implementation:
     lacking: Callable[[], str | None] | None = None
     shares: tuple[str, ...] = ()
     compiles: bool = False
+    capture: Callable[[Session], Session] | None = None
+    algorithm: Callable[[ModelSpec, Placement, Work], str | None] | None = None
 
 
 def spec_fields() -> tuple[str, ...]:

@@ -27,8 +27,8 @@ def load(tmp_path):
     return loader
 
 
-def test_packaged_profiles_are_the_five_of_the_readme():
-    assert profile_names() == ["aa", "compile", "default", "paper", "smoke"]
+def test_packaged_profiles_are_those_of_the_readme():
+    assert profile_names() == ["aa", "compile", "cuda", "default", "paper", "smoke"]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,16 @@ def test_without_lengths_a_cpu_runs_onednn():
     assert "aten::mkldnn_rnn_layer" in {event.key for event in profile.key_averages()}
 
 
+def test_a_forward_pass_keeps_nothing_for_a_backward_one():
+    session = load(NAME, LAYER, parameters(LAYER))
+    network = session._networks[False]
+    modes = []
+    network._lstm.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    for kind in ("forward", "backward", "forward"):
+        session.prepare(work(LAYER, kind))()
+    assert modes == [False, True, False]
+
+
 def test_the_card_refuses_with_a_reason():
     card = impls.get(NAME)
     assert "'qrnn'" in card.unsupported(ModelSpec(), Placement())

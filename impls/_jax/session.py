@@ -98,6 +98,9 @@ class CoreSession:
         self._core, self._spec, self._placement = core, spec, placement
         self._device, self._dtype = device_of(placement), dtype_of(placement)
         self._wide = state_dtype(self._dtype)
+        # `ops.matmul` and the cuDNN layer ask for Precision.HIGHEST in float32.
+        exact = placement.device == "cuda" and placement.dtype == "float32"
+        self.precision = "ieee" if exact else None
         with numbers_of(placement):
             self._masters = {n: self._put(v, self._wide) for n, v in params.items()}
             formats = self._program("forward").format

@@ -16,7 +16,11 @@ DTYPES = {
 
 
 def device_of(placement: Placement) -> torch.device:
-    """The torch device of a placement; on CUDA, products are set to IEEE float32 (no TF32).
+    """The torch device of a placement; on CUDA, products are set to sum in full float32.
+
+    float32 factors are multiplied as such (IEEE, no TF32), and sums of bfloat16 products that are
+    split over blocks are not joined in bfloat16. Only torch's newer setting is used: it refuses to
+    be mixed with `allow_tf32`.
 
     Raises:
         RuntimeError: CUDA was asked for and this torch sees no CUDA device.
@@ -29,7 +33,17 @@ def device_of(placement: Placement) -> torch.device:
             )
         torch.backends.cuda.matmul.fp32_precision = "ieee"
         torch.backends.cudnn.rnn.fp32_precision = "ieee"
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     return torch.device(placement.device)
+
+
+def precision_of(placement: Placement) -> str | None:
+    """How torch multiplies float32 on CUDA now, read back from it; None elsewhere."""
+    if placement.device != "cuda" or placement.dtype != "float32":
+        return None
+    backends = torch.backends
+    found = {backends.cuda.matmul.fp32_precision, backends.cudnn.rnn.fp32_precision}
+    return "+".join(sorted(found))
 
 
 def dtype_of(placement: Placement) -> torch.dtype:

@@ -56,6 +56,10 @@ class ForwardRun:
         self()
         self._out = None
 
+    def written(self) -> list[Tensor]:
+        """The tensors that the last call made: y and the final states."""
+        return [] if self._out is None else [self._out[0], *self._out[1].values()]
+
     def wait(self) -> None:
         synchronize(self._inputs.x.device)
 
@@ -90,6 +94,11 @@ class BackwardRun:
         self()
         self._out, self._grads = None, ()
 
+    def written(self) -> list[Tensor]:
+        """The tensors that the last call made: y, the final states and all gradients."""
+        out = [] if self._out is None else [self._out[0], *self._out[1].values()]
+        return [*out, *self._grads]
+
     def wait(self) -> None:
         synchronize(self._inputs.x.device)
 
@@ -119,7 +128,12 @@ class TrainRun:
         self._masters = {n: t.detach().to(target.dtype) for n, t in network.leaves.items()}
         self._initial = {name: value.clone() for name, value in self._masters.items()}
         self._calls = 0
+        self._loss: Tensor | None = None
         self._first: tuple[Tensor, dict[str, Tensor]] | None = None
+
+    def __call__(self) -> None:
+        self.step()
+        self.counted()
 
     def rehearse(self) -> None:
         """Forward and backward, without a step."""
@@ -134,16 +148,26 @@ class TrainRun:
         loss = self._scale * error.square().sum()
         return loss, torch.autograd.grad(loss, list(self._network.leaves.values()))
 
-    def __call__(self) -> None:
+    def step(self) -> None:
+        """The work itself, without the notes that `counted` takes."""
+        self._loss = None  # so that its memory can be used again
         loss, grads = self._gradients()
         with torch.no_grad():
             for master, grad in zip(self._masters.values(), grads, strict=True):
                 master.add_(grad, alpha=-LEARNING_RATE)
             self._spread()
+        self._loss = loss.detach()
+
+    def counted(self) -> None:
+        """Note that a step was made, and what the first one gave."""
         self._calls += 1
-        if self._first is None:
+        if self._first is None and self._loss is not None:
             copies = {name: value.clone() for name, value in self._masters.items()}
-            self._first = loss.detach(), copies
+            self._first = self._loss.clone(), copies
+
+    def written(self) -> list[Tensor]:
+        """The tensor that the last step made: the loss; the parameters it changes in place."""
+        return [] if self._loss is None else [self._loss]
 
     def _spread(self) -> None:
         """Round the masters into the leaves that are not their own master."""
@@ -153,8 +177,11 @@ class TrainRun:
 
     def reset(self) -> None:
         """Put the first parameters back once 100 calls have passed; outside the clock."""
-        if self._calls < RESTORE_AFTER:
-            return
+        if self._calls >= RESTORE_AFTER:
+            self.restore()
+
+    def restore(self) -> None:
+        """Put the first parameters back."""
         with torch.no_grad():
             for name, master in self._masters.items():
                 master.copy_(self._initial[name])

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impls._torch.arrays import device_of, dtype_of, state_dtype, to_numpy, to_tensor
+from impls._torch.arrays import (
+    device_of,
+    dtype_of,
+    precision_of,
+    state_dtype,
+    to_numpy,
+    to_tensor,
+)
 from impls._torch.network import CoreNetwork, Network
 from impls._torch.runs import BackwardRun, ForwardRun, Inputs, TrainRun
 from impls._torch.stack import Core, zero_state
@@ -24,6 +31,7 @@ class NetworkSession:
         """`make(ragged)` builds the network, for works with or without lengths."""
         self._make, self._spec = make, spec
         self._device, self._dtype = device_of(placement), dtype_of(placement)
+        self.precision = precision_of(placement)
         self._networks = {False: make(False)}
         self._trained: TrainRun | None = None
 

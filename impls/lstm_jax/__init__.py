@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session
+from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session, Work
 
 if TYPE_CHECKING:
     from impls._jax.stack import Core
@@ -17,12 +17,23 @@ def _unsupported(spec: ModelSpec, placement: Placement) -> str | None:
     return None
 
 
+def _by_cudnn(placement: Placement) -> bool:
+    return placement.device == "cuda" and placement.dtype == "float32"
+
+
+def _algorithm(spec: ModelSpec, placement: Placement, work: Work) -> str | None:
+    """XLA asks cuDNN for its standard algorithm alone."""
+    if placement.device != "cuda":
+        return None
+    return "cuDNN STANDARD" if _by_cudnn(placement) else "lax.scan"
+
+
 def _load(spec: ModelSpec, params: Arrays, placement: Placement) -> Session:
     """A session on `placement`, owning a copy of the canonical parameters."""
     from impls._jax.session import CoreSession
 
     core = _core()
-    if placement.device == "cuda" and placement.dtype == "float32":
+    if _by_cudnn(placement):
         from impls.lstm_jax import cudnn
 
         core = cudnn.core
@@ -44,4 +55,5 @@ card = Implementation(
     load=_load,
     family="lstm",
     core=_core,
+    algorithm=_algorithm,
 )

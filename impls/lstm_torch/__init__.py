@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session
+from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session, Work
 
 
 def _unsupported(spec: ModelSpec, placement: Placement) -> str | None:
@@ -23,6 +23,18 @@ def _load(spec: ModelSpec, params: Arrays, placement: Placement) -> Session:
     return NetworkSession(make, spec, placement)
 
 
+def _capture(session: Session) -> Session:
+    from impls._torch.graph import capture
+
+    return capture(session)
+
+
+def _algorithm(spec: ModelSpec, placement: Placement, work: Work) -> str | None:
+    from impls.lstm_torch.algorithm import of
+
+    return of(spec, placement, work.kind, work.x.shape[1], work.lengths is not None)
+
+
 card = Implementation(
     name="lstm_torch",
     about="LSTM by torch.nn.LSTM: oneDNN on a CPU (packed sequences: ATen), cuDNN on CUDA",
@@ -30,4 +42,6 @@ card = Implementation(
     unsupported=_unsupported,
     load=_load,
     family="lstm",
+    capture=_capture,
+    algorithm=_algorithm,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -54,12 +56,17 @@ class LstmNetwork:
                     self.leaves[f"{place}.{name}"] = leaf
                 weights["bias_hh" + suffix].requires_grad_(False).zero_()
         self._lstm.flatten_parameters()
+        # cuDNN would join the weights in every call and only warn of it.
+        warnings.filterwarnings("error", message="RNN module weights are not part of single")
 
     def __call__(
         self, x: Tensor, state: Tensors, lengths: Tensor | None, mask: Mask | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """y and final states; `mask` is ignored, an LSTM has no zoneout here."""
         steps, io = x.shape[0], x.dtype
+        # In training mode cuDNN and oneDNN write what a backward pass would read.
+        if self._lstm.training != torch.is_grad_enabled():
+            self._lstm.training = torch.is_grad_enabled()
         first = tuple(
             torch.stack([state[f"{place}.{name}"] for _, _, place in places(self._spec)]).to(
                 self._dtype

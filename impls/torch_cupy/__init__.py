@@ -27,6 +27,12 @@ def _load(spec: ModelSpec, params: Arrays, placement: Placement) -> Session:
     return CoreSession(core, spec, params, placement)
 
 
+def _capture(session: Session) -> Session:
+    from impls._torch.graph import capture
+
+    return capture(session)
+
+
 def _core() -> Core:
     from impls.torch_cupy.core import core
 
@@ -41,5 +47,6 @@ card = Implementation(
     load=_load,
     family="qrnn",
     core=_core,
+    capture=_capture,
     shares=("kernels",),
 )

@@ -23,6 +23,12 @@ def _load(spec: ModelSpec, params: Arrays, placement: Placement) -> Session:
     return CoreSession(core, spec, params, placement)
 
 
+def _capture(session: Session) -> Session:
+    from impls._torch.graph import capture
+
+    return capture(session)
+
+
 def _core() -> Core:
     from impls.torch_eager.core import core
 
@@ -37,4 +43,5 @@ card = Implementation(
     load=_load,
     family="qrnn",
     core=_core,
+    capture=_capture,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -63,6 +64,15 @@ class FakeSession:
 
 class Slow(FakeSession):
     factor = 2
+
+
+class Replay(Slow):
+    """Twice as fast where its launches are captured."""
+
+
+def capture(session):
+    session.factor = 1
+    return session
 
 
 class Abort(FakeSession):
@@ -149,6 +159,7 @@ def _no_parameters(spec, seed):
 
 
 fake_good = _card("fake_good")
+fake_replay = replace(_card("fake_replay", Replay), capture=capture)
 fake_slow = _card("fake_slow", Slow)
 fake_abort = _card("fake_abort", Abort)
 fake_abort_later = _card("fake_abort_later", AbortLater)
