@@ -1,0 +1,213 @@
+// The backward pass of a whole QRNN layer, chunk by chunk from the end of processing order: gate
+// gradients, their products for inputs and for weights, and the sums over the taps.
+#ifndef QUASIBENCH_LAYER_BACKWARD_CPU_H
+#define QUASIBENCH_LAYER_BACKWARD_CPU_H
+#include "backward_cpu.h"
+#include "layer_cpu.h"
+
+namespace qb {
+
+template <class IO> struct LayerBackward {
+  typedef typename Unit<IO>::type U;
+  typedef typename Wide<IO>::type S;
+  static const int ROWS = Tiles<U>::ROWS;
+  static const int64_t E = Unit<IO>::ELEMENTS, PIECE = 128;  // rows of a task
+  static const bool ROUNDED = sizeof(IO) != sizeof(S);
+
+  Layer& layer;
+  qb_call& a;
+  const int64_t gates, width, depth, steps, panels, strips;
+  bool for_inputs, for_weights, started;
+  U *transposed, *inputs;  // weights [panels][units of G*H][PANEL]; taps [strips][units][ROWS]
+  IO* dsums;               // [chunk, B, G*H]
+  IO* dtaps;               // [chunk, B, K*C]
+  S* total;                // [G][K*C][H] where dweight is rounded at the end
+
+  explicit LayerBackward(Layer& given)
+      : layer(given), a(given.call), gates(given.gates()), width(given.width()), depth(given.depth()),
+        steps(given.chunk(BACKWARD_ROWS)), panels((depth + PANEL - 1) / PANEL),
+        strips((depth + ROWS - 1) / ROWS), for_inputs(a.dx != nullptr),
+        for_weights(given.dweight[0] != nullptr), started(false) {}
+
+  // Where element (k, lane) of a packed factor with `lanes` lanes lies.
+  static void put(U* packed, int64_t k, int64_t lane, int64_t lanes, IO value) {
+    if (E == 1)
+      packed[k * lanes + lane] = joined(value, value, U());
+    else
+      ((IO*)packed)[(k / 2 * lanes + lane) * 2 + k % 2] = value;
+  }
+
+  void transpose_weights() {
+    const int64_t units = Rows<IO>::units(width);
+    parallel_for(panels, panels * units * PANEL, a.threads, [&](int64_t panel) {
+      U* own = transposed + panel * units * PANEL;
+      const int64_t first = panel * PANEL;
+      const int64_t count = first + PANEL < depth ? PANEL : depth - first;
+      if (count < PANEL || width % E) memset((void*)own, 0, (size_t)(units * PANEL) * sizeof(U));
+      for (int64_t gate = 0; gate < gates; ++gate) {
+        const IO* from = (const IO*)layer.weight[gate] + first * a.hidden;
+        for (int64_t h = 0; h < a.hidden; ++h)
+          for (int64_t j = 0; j < count; ++j)
+            put(own, gate * a.hidden + h, j, PANEL, from[j * a.hidden + h]);
+      }
+    });
+  }
+
+  void pool() {
+    const int64_t block = block_width(a, BACKWARD), blocks = (a.hidden + block - 1) / block;
+    const int64_t elements = (a.end - a.begin) * a.batch * a.hidden;
+    parallel_for(a.batch * blocks, elements, a.threads, [&](int64_t task) {
+      const int64_t first = task % blocks * block;
+      const int64_t own = first + block < a.hidden ? block : a.hidden - first;
+      layer.pool(a, task / blocks, first, own);
+    });
+  }
+
+  // Gradients by the taps, [rows, K*C] = dsums [rows, G*H] times the transposed weights.
+  struct Products {
+    const LayerBackward& pass;
+    Rows<IO>& rows;
+    const U* panel;
+    IO* out;
+    int64_t first, own;
+
+    template <int R> void tile(int64_t r) const {
+      const int64_t width = pass.width, depth = pass.depth;
+      rows.set(R, [&](int64_t i, int64_t) { return pass.dsums + (r + i) * width; });
+      S sums[R * PANEL];
+      Tiles<U>::template tile<R, false>(rows.at, rows.row, 1, rows.count, panel, sums);
+      for (int i = 0; i < R; ++i) {
+        IO* to = out + (r + i) * depth + first;
+        const S* sum = sums + i * PANEL;
+#pragma omp simd
+        for (int j = 0; j < (int)own; ++j) store(&to[j], sum[j]);
+      }
+    }
+  };
+
+  void input_gradients(int64_t rows_now) {
+    const int64_t units = Rows<IO>::units(width), pieces = (rows_now + PIECE - 1) / PIECE;
+    IO* out = a.taps == 1 ? (IO*)a.dx + a.begin * a.batch * depth : dtaps;
+    parallel_for(panels * pieces, rows_now * width * depth / WORK, a.threads, [&](int64_t task) {
+      const int64_t first = task / pieces * PANEL, low = task % pieces * PIECE;
+      const int64_t count = low + PIECE < rows_now ? PIECE : rows_now - low;
+      own_memory.reset(Arena::room<U>(ROWS * units) + 128);
+      const U* at;
+      int64_t row;
+      Rows<IO> rows = {1, width, units, own_memory.take<U>(ROWS * units), &at, &row};
+      const Products products = {*this, rows, transposed + first * units, out, first,
+                                 first + PANEL < depth ? PANEL : depth - first};
+      Cover<ROWS>::rows(low, count, products);
+    });
+    if (a.taps == 1) return;
+    a.dunfolded = dtaps;
+    fold<IO>(a);
+  }
+
+  // The chunk's taps with K*C across and rows down, zero on padded steps and beyond the edges.
+  void pack_inputs(int64_t rows_now) {
+    const int64_t units = Rows<IO>::units(rows_now);
+    parallel_for(units * E, rows_now * depth, a.threads, [&](int64_t m) {
+      const int64_t t = a.begin + m / a.batch, b = m % a.batch;
+      const bool valid = m < rows_now && t < length_of(a, b);
+      for (int64_t k = 0; k < a.taps; ++k) {
+        const IO* from = valid ? tap_at<IO>(a, t, b, k) : nullptr;
+        int64_t strip = k * a.features / ROWS, lane = k * a.features % ROWS;
+        for (int64_t c = 0; c < a.features;) {
+          U* to = inputs + strip * units * ROWS;
+          for (; c < a.features && lane < ROWS; ++c, ++lane)
+            put(to, m, lane, ROWS, from ? from[c] : IO());
+          if (lane < ROWS && k + 1 < a.taps) break;
+          for (; lane < ROWS; ++lane) put(to, m, lane, ROWS, IO());
+          lane = 0;
+          ++strip;
+        }
+      }
+    });
+  }
+
+  void weight_gradients(int64_t rows_now) {
+    const int64_t units = Rows<IO>::units(rows_now), blocks = layer.blocks();
+    pack_inputs(rows_now);
+    parallel_for(gates * blocks, rows_now * width * depth / WORK, a.threads, [&](int64_t task) {
+      const int64_t gate = task / blocks, first = task % blocks * PANEL;
+      const int64_t own = first + PANEL < a.hidden ? PANEL : a.hidden - first;
+      own_memory.reset(Arena::room<U>(units * PANEL));
+      U* panel = own_memory.take<U>(units * PANEL);
+      pack_columns(dsums, rows_now, width, gate * a.hidden + first, own, panel);
+      S* sum_of = ROUNDED ? total + gate * depth * a.hidden : (S*)layer.dweight[gate];
+      for (int64_t strip = 0; strip < strips; ++strip) {
+        const U* at = inputs + strip * units * ROWS;
+        S sums[ROWS * PANEL];
+        Tiles<U>::template tile<ROWS, true>(&at, nullptr, 1, units, panel, sums);
+        const int64_t last = strip * ROWS + ROWS < depth ? ROWS : depth - strip * ROWS;
+        for (int64_t i = 0; i < last; ++i) {
+          S* to = sum_of + (strip * ROWS + i) * a.hidden + first;
+          const S* sum = sums + i * PANEL;
+          if (started)
+            for (int64_t j = 0; j < own; ++j) to[j] += sum[j];
+          else
+            for (int64_t j = 0; j < own; ++j) to[j] = sum[j];
+        }
+      }
+    });
+    started = true;
+  }
+
+  void finish() {
+    S* sums = (S*)a.dbias;
+    for (int64_t b = 1; b < a.batch; ++b)
+      for (int64_t j = 0; j < width; ++j) sums[j] += sums[b * width + j];
+    for (int64_t gate = 0; gate < gates; ++gate) {
+      memcpy(layer.dbias[gate], sums + gate * a.hidden, (size_t)a.hidden * sizeof(S));
+      if (!ROUNDED || !for_weights) continue;
+      const int64_t count = depth * a.hidden;
+      IO* to = (IO*)layer.dweight[gate];
+      const S* from = total + gate * count;
+#pragma omp simd
+      for (int64_t j = 0; j < count; ++j) store(&to[j], from[j]);
+    }
+  }
+
+  void allocate() {
+    const int64_t rows = steps * a.batch, units = Rows<IO>::units(rows);
+    const int64_t turned = panels * Rows<IO>::units(width) * PANEL, packed = strips * units * ROWS;
+    const int64_t sums = ROUNDED ? gates * depth * a.hidden : 0;
+    const int64_t carried = (a.taps - 1) * a.batch * a.features;
+    shared_memory.reset(Arena::room<U>(turned) + Arena::room<U>(packed) +
+                        Arena::room<IO>(rows * width) + Arena::room<IO>(rows * depth) +
+                        Arena::room<S>(sums) + Arena::room<S>(a.batch * width) +
+                        Arena::room<S>(carried));
+    transposed = shared_memory.take<U>(turned);
+    inputs = shared_memory.take<U>(packed);
+    dsums = shared_memory.take<IO>(rows * width);
+    dtaps = shared_memory.take<IO>(rows * depth);
+    total = shared_memory.take<S>(sums);
+    a.dbias = shared_memory.take<S>(a.batch * width);
+    a.carry = shared_memory.take<S>(carried);
+    memset(a.dbias, 0, (size_t)(a.batch * width) * sizeof(S));
+    if (carried) memset(a.carry, 0, (size_t)carried * sizeof(S));
+  }
+
+  // Gradients from `pre` [T, B, G*H] and the checkpoints that the forward pass saved.
+  static void run(Layer layer, const void* pre) {
+    LayerBackward pass(layer);
+    qb_call& a = layer.call;
+    pass.allocate();
+    if (pass.for_inputs) pass.transpose_weights();
+    const int64_t chunks = layer.chunks(pass.steps);
+    for (int64_t index = 0; index < chunks; ++index) {
+      layer.take_chunk(pass.steps, a.reverse ? index : chunks - 1 - index);
+      const int64_t rows_now = (a.end - a.begin) * a.batch;
+      a.pre = (const IO*)pre + a.begin * a.batch * pass.width;
+      a.dpre = pass.dsums;
+      pass.pool();
+      if (pass.for_inputs) pass.input_gradients(rows_now);
+      if (pass.for_weights) pass.weight_gradients(rows_now);
+    }
+    pass.finish();
+  }
+};
+
+}  // namespace qb
+#endif
