@@ -57,28 +57,45 @@ template <class U> struct Tiles {
   static const int LANES = QB_VECTOR / (int)sizeof(S), COUNT = PANEL / LANES;
   static const int ROWS = SUMS / COUNT > 1 ? SUMS / COUNT : 1;  // of the largest tile
 
-  static V multiply(V sum, U a, const U* b) { return sum + a * *(const V*)b; }
+  static V multiply(V sum, U a, V b) { return sum + a * b; }
+
+  // Row k of factor b: from a panel, packed row by row, or from a matrix as it lies in memory.
+  struct Packed {
+    const U* panel;
+    void row(int64_t k, V b[COUNT]) const {
+#pragma GCC unroll 16
+      for (int v = 0; v < COUNT; ++v) b[v] = *(const V*)(panel + k * PANEL + v * LANES);
+    }
+  };
+  template <class IO> struct Plain {
+    const IO* matrix;
+    int64_t columns;
+    void row(int64_t k, V b[COUNT]) const;
+  };
 
   // sums [rows][PANEL] of one tile. Factor a: `parts` stretches of `count` units, row r of part p
-  // begins at at[p] + r * row[p]; or, packed, one stretch in which unit k of row r lies at
-  // at[0][k * ROWS + r]. Factor b: `panel` [parts * count][PANEL].
-  template <int R, bool PACKED>
-  __attribute__((noinline)) static void tile(const U* const* at, const int64_t* row, int64_t parts, int64_t count,
-                   const U* panel, S* sums) {
+  // begins at at[p] + r * row[p]; or, interleaved, one stretch in which unit k of row r lies at
+  // at[0][k * ROWS + r]. Factor b has parts * count rows of units.
+  template <int R, bool INTERLEAVED, class B>
+  __attribute__((noinline)) static void tile(const U* const* at, const int64_t* row, int64_t parts,
+                                             int64_t count, B factor, S* sums) {
     V sum[R][COUNT];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
       for (int v = 0; v < COUNT; ++v) sum[r][v] = V{};
+    int64_t at_b = 0;
     for (int64_t p = 0; p < parts; ++p) {
       const U* a = at[p];
-      const int64_t step = PACKED ? ROWS : 1, apart = PACKED ? 1 : row[p];
-      for (int64_t k = 0; k < count; ++k, panel += PANEL) {
+      const int64_t step = INTERLEAVED ? ROWS : 1, apart = INTERLEAVED ? 1 : row[p];
+      for (int64_t k = 0; k < count; ++k, ++at_b) {
+        V b[COUNT];
+        factor.row(at_b, b);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
           for (int v = 0; v < COUNT; ++v)
-            sum[r][v] = multiply(sum[r][v], a[r * apart + k * step], panel + v * LANES);
+            sum[r][v] = multiply(sum[r][v], a[r * apart + k * step], b[v]);
       }
     }
 #pragma GCC unroll 16
@@ -88,11 +105,28 @@ template <class U> struct Tiles {
   }
 };
 
+template <class U>
+template <class IO>
+inline void Tiles<U>::Plain<IO>::row(int64_t k, V b[COUNT]) const {
+#pragma GCC unroll 16
+  for (int v = 0; v < COUNT; ++v) b[v] = *(const V*)(matrix + k * columns + v * LANES);
+}
+
 #if defined(__AVX512BF16__)
+template <> inline Tiles<Pair>::V Tiles<Pair>::multiply(V sum, Pair a, V b) {
+  return (V)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a.bits), (__m512bh)b);
+}
+
 template <>
-inline Tiles<Pair>::V Tiles<Pair>::multiply(V sum, Pair a, const Pair* b) {
-  return (V)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a.bits),
-                             (__m512bh)_mm512_loadu_si512(b));
+template <>
+inline void Tiles<Pair>::Plain<bf16>::row(int64_t k, V b[COUNT]) const {
+  const __m512i low = _mm512_loadu_si512(matrix + 2 * k * columns);
+  const __m512i high = _mm512_loadu_si512(matrix + (2 * k + 1) * columns);
+  const __m512i even = _mm512_set_epi16(
+      47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+      39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  b[0] = (V)_mm512_permutex2var_epi16(low, even, high);
+  b[1] = (V)_mm512_permutex2var_epi16(low, _mm512_add_epi16(even, _mm512_set1_epi16(16)), high);
 }
 #endif
 
@@ -174,16 +208,16 @@ template <class IO> struct Rows {
   }
 };
 
-// Calls act<R>(row) for tiles that cover `rows` rows, largest first.
+// Calls act.tile<R>(row) for tiles that cover the rows from..end, largest first.
 template <int R> struct Cover {
-  template <class F> static void rows(int64_t from, int64_t rows, const F& act) {
-    for (; from + R <= rows; from += R) act.template tile<R>(from);
-    Cover<(R + 2) / 3>::rows(from, rows, act);
+  template <class F> static void rows(int64_t from, int64_t end, const F& act) {
+    for (; from + R <= end; from += R) act.template tile<R>(from);
+    Cover<(R + 2) / 3>::rows(from, end, act);
   }
 };
 template <> struct Cover<1> {
-  template <class F> static void rows(int64_t from, int64_t rows, const F& act) {
-    for (; from < rows; ++from) act.template tile<1>(from);
+  template <class F> static void rows(int64_t from, int64_t end, const F& act) {
+    for (; from < end; ++from) act.template tile<1>(from);
   }
 };
 

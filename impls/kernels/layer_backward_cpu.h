@@ -10,23 +10,25 @@ namespace qb {
 template <class IO> struct LayerBackward {
   typedef typename Unit<IO>::type U;
   typedef typename Wide<IO>::type S;
+  typedef typename Tiles<U>::Packed Packed;
   static const int ROWS = Tiles<U>::ROWS;
-  static const int64_t E = Unit<IO>::ELEMENTS, PIECE = 128;  // rows of a task
+  static const int64_t E = Unit<IO>::ELEMENTS, PIECE = 8 * ROWS;  // rows of a task
   static const bool ROUNDED = sizeof(IO) != sizeof(S);
 
   Layer& layer;
   qb_call& a;
   const int64_t gates, width, depth, steps, panels, strips;
   bool for_inputs, for_weights, started;
-  U *transposed, *inputs;  // weights [panels][units of G*H][PANEL]; taps [strips][units][ROWS]
+  U *transposed, *inputs;  // weights [panels][units of G*H][PANEL]; taps [K][strips][units][ROWS]
   IO* dsums;               // [chunk, B, G*H]
   IO* dtaps;               // [chunk, B, K*C]
+  IO* zeros;               // [C]
   S* total;                // [G][K*C][H] where dweight is rounded at the end
 
   explicit LayerBackward(Layer& given)
       : layer(given), a(given.call), gates(given.gates()), width(given.width()), depth(given.depth()),
         steps(given.chunk(BACKWARD_ROWS)), panels((depth + PANEL - 1) / PANEL),
-        strips((depth + ROWS - 1) / ROWS), for_inputs(a.dx != nullptr),
+        strips((a.features + ROWS - 1) / ROWS), for_inputs(a.dx != nullptr),
         for_weights(given.dweight[0] != nullptr), started(false) {}
 
   // Where element (k, lane) of a packed factor with `lanes` lanes lies.
@@ -75,7 +77,7 @@ template <class IO> struct LayerBackward {
       const int64_t width = pass.width, depth = pass.depth;
       rows.set(R, [&](int64_t i, int64_t) { return pass.dsums + (r + i) * width; });
       S sums[R * PANEL];
-      Tiles<U>::template tile<R, false>(rows.at, rows.row, 1, rows.count, panel, sums);
+      Tiles<U>::template tile<R, false>(rows.at, rows.row, 1, rows.count, Packed{panel}, sums);
       for (int i = 0; i < R; ++i) {
         IO* to = out + (r + i) * depth + first;
         const S* sum = sums + i * PANEL;
@@ -89,7 +91,7 @@ template <class IO> struct LayerBackward {
     const int64_t units = Rows<IO>::units(width), pieces = (rows_now + PIECE - 1) / PIECE;
     IO* out = a.taps == 1 ? (IO*)a.dx + a.begin * a.batch * depth : dtaps;
     parallel_for(panels * pieces, rows_now * width * depth / WORK, a.threads, [&](int64_t task) {
-      const int64_t first = task / pieces * PANEL, low = task % pieces * PIECE;
+      const int64_t first = task % panels * PANEL, low = task / panels * PIECE;
       const int64_t count = low + PIECE < rows_now ? PIECE : rows_now - low;
       own_memory.reset(Arena::room<U>(ROWS * units) + 128);
       const U* at;
@@ -97,31 +99,30 @@ template <class IO> struct LayerBackward {
       Rows<IO> rows = {1, width, units, own_memory.take<U>(ROWS * units), &at, &row};
       const Products products = {*this, rows, transposed + first * units, out, first,
                                  first + PANEL < depth ? PANEL : depth - first};
-      Cover<ROWS>::rows(low, count, products);
+      Cover<ROWS>::rows(low, low + count, products);
     });
     if (a.taps == 1) return;
     a.dunfolded = dtaps;
     fold<IO>(a);
   }
 
-  // The chunk's taps with K*C across and rows down, zero on padded steps and beyond the edges.
+  // The chunk's taps, interleaved by strips of ROWS inputs; zero on padded steps and beyond C.
   void pack_inputs(int64_t rows_now) {
-    const int64_t units = Rows<IO>::units(rows_now);
-    parallel_for(units * E, rows_now * depth, a.threads, [&](int64_t m) {
-      const int64_t t = a.begin + m / a.batch, b = m % a.batch;
-      const bool valid = m < rows_now && t < length_of(a, b);
+    const int64_t units = Rows<IO>::units(rows_now), C = a.features;
+    parallel_for(units, rows_now * depth, a.threads, [&](int64_t m) {
+      const IO* row[2] = {zeros, zeros};
       for (int64_t k = 0; k < a.taps; ++k) {
-        const IO* from = valid ? tap_at<IO>(a, t, b, k) : nullptr;
-        int64_t strip = k * a.features / ROWS, lane = k * a.features % ROWS;
-        for (int64_t c = 0; c < a.features;) {
-          U* to = inputs + strip * units * ROWS;
-          for (; c < a.features && lane < ROWS; ++c, ++lane)
-            put(to, m, lane, ROWS, from ? from[c] : IO());
-          if (lane < ROWS && k + 1 < a.taps) break;
-          for (; lane < ROWS; ++lane) put(to, m, lane, ROWS, IO());
-          lane = 0;
-          ++strip;
+        for (int64_t i = 0; i < E; ++i) {
+          const int64_t r = m * E + i, t = a.begin + r / a.batch, b = r % a.batch;
+          row[i] = r < rows_now && t < length_of(a, b) ? tap_at<IO>(a, t, b, k) : zeros;
         }
+        const IO *low = row[0], *high = row[1];
+        U* to = inputs + (k * strips * units + m) * ROWS;
+        int64_t c = 0;
+        for (; c + ROWS <= C; c += ROWS, to += units * ROWS)
+          for (int i = 0; i < ROWS; ++i) to[i] = joined(low[c + i], high[c + i], U());
+        for (int64_t i = 0; c < C && i < ROWS; ++i)
+          to[i] = c + i < C ? joined(low[c + i], high[c + i], U()) : U();
       }
     });
   }
@@ -136,13 +137,13 @@ template <class IO> struct LayerBackward {
       U* panel = own_memory.take<U>(units * PANEL);
       pack_columns(dsums, rows_now, width, gate * a.hidden + first, own, panel);
       S* sum_of = ROUNDED ? total + gate * depth * a.hidden : (S*)layer.dweight[gate];
-      for (int64_t strip = 0; strip < strips; ++strip) {
+      for (int64_t strip = 0; strip < strips * a.taps; ++strip) {
         const U* at = inputs + strip * units * ROWS;
         S sums[ROWS * PANEL];
-        Tiles<U>::template tile<ROWS, true>(&at, nullptr, 1, units, panel, sums);
-        const int64_t last = strip * ROWS + ROWS < depth ? ROWS : depth - strip * ROWS;
+        Tiles<U>::template tile<ROWS, true>(&at, nullptr, 1, units, Packed{panel}, sums);
+        const int64_t c = strip % strips * ROWS, last = c + ROWS < a.features ? ROWS : a.features - c;
         for (int64_t i = 0; i < last; ++i) {
-          S* to = sum_of + (strip * ROWS + i) * a.hidden + first;
+          S* to = sum_of + (strip / strips * a.features + c + i) * a.hidden + first;
           const S* sum = sums + i * PANEL;
           if (started)
             for (int64_t j = 0; j < own; ++j) to[j] += sum[j];
@@ -171,17 +172,20 @@ template <class IO> struct LayerBackward {
 
   void allocate() {
     const int64_t rows = steps * a.batch, units = Rows<IO>::units(rows);
-    const int64_t turned = panels * Rows<IO>::units(width) * PANEL, packed = strips * units * ROWS;
+    const int64_t turned = panels * Rows<IO>::units(width) * PANEL, packed = a.taps * strips * units * ROWS;
     const int64_t sums = ROUNDED ? gates * depth * a.hidden : 0;
     const int64_t carried = (a.taps - 1) * a.batch * a.features;
     shared_memory.reset(Arena::room<U>(turned) + Arena::room<U>(packed) +
                         Arena::room<IO>(rows * width) + Arena::room<IO>(rows * depth) +
-                        Arena::room<S>(sums) + Arena::room<S>(a.batch * width) +
+                        Arena::room<IO>(a.features) + Arena::room<S>(sums) +
+                        Arena::room<S>(a.batch * width) +
                         Arena::room<S>(carried));
     transposed = shared_memory.take<U>(turned);
     inputs = shared_memory.take<U>(packed);
     dsums = shared_memory.take<IO>(rows * width);
     dtaps = shared_memory.take<IO>(rows * depth);
+    zeros = shared_memory.take<IO>(a.features);
+    memset((void*)zeros, 0, (size_t)a.features * sizeof(IO));
     total = shared_memory.take<S>(sums);
     a.dbias = shared_memory.take<S>(a.batch * width);
     a.carry = shared_memory.take<S>(carried);

@@ -14,6 +14,7 @@
 namespace qb {
 
 static const int64_t FORWARD_ROWS = 512, BACKWARD_ROWS = 512;  // steps times sequences of a chunk
+static const int64_t FEW_ROWS = 256;  // up to which weights are used as they lie: no packing
 static const int64_t WORK = 256;  // multiplications that cost as much as one pooled element
 
 // Pools channels first..first+own of sequence b over the chunk: Forward's or Backward's `block`.
@@ -57,14 +58,19 @@ template <class IO> static const IO* tap_at(const qb_call& a, int64_t t, int64_t
 }
 
 template <class IO> struct LayerForward {
+  static const int64_t E = Unit<IO>::ELEMENTS;
   typedef typename Unit<IO>::type U;
   typedef typename Wide<IO>::type S;
+  typedef typename Tiles<U>::Packed Packed;
+  typedef typename Tiles<U>::template Plain<IO> Plain;
+
   // Gate sums of one block of channels for the rows of a chunk: step begin + r / n, sequence
   // low + r % n.
   struct Sums {
+    const Layer& layer;
     const qb_call& a;
     Rows<IO>& rows;
-    const U* panels;  // [G][parts * count][PANEL]
+    const U* panels;  // [G][parts * count][PANEL]; null: the weights are used as they lie
     int64_t low, n, first, own;
 
     template <int R> void tile(int64_t r) const {
@@ -74,8 +80,14 @@ template <class IO> struct LayerForward {
       const int64_t gates = a.pooling + 2;
       S sums[R * PANEL];
       for (int64_t gate = 0; gate < gates; ++gate) {
-        const U* panel = panels + gate * rows.parts * rows.count * PANEL;
-        Tiles<U>::template tile<R, false>(rows.at, rows.row, rows.parts, rows.count, panel, sums);
+        if (panels) {
+          const Packed panel = {panels + gate * rows.parts * rows.count * PANEL};
+          Tiles<U>::template tile<R, false>(rows.at, rows.row, rows.parts, rows.count, panel, sums);
+        } else {
+          const Plain matrix = {(const IO*)layer.weight[gate] + first, a.hidden};
+          Tiles<U>::template tile<R, false>(rows.at, rows.row, rows.parts, rows.count, matrix,
+                                            sums);
+        }
         for (int i = 0; i < R; ++i) {
           const int64_t step = (r + i) / n, b = low + (r + i) % n;
           IO* out = (IO*)a.pre + ((step * a.batch + b) * gates + gate) * a.hidden + first;
@@ -99,14 +111,17 @@ template <class IO> struct LayerForward {
     U* buffer = own_memory.take<U>(parts * Tiles<U>::ROWS * count);
     Rows<IO> rows = {parts, a.features, count, buffer, own_memory.take<const U*>(parts),
                      own_memory.take<int64_t>(parts)};
-    for (int64_t at = 0; at < layer.gates() * parts; ++at)
+    // Few rows do not repay the packing.
+    const bool packs = own < PANEL || a.features % E || sizeof(U) != E * sizeof(IO) ||
+                       a.steps * (high - low) > FEW_ROWS;
+    for (int64_t at = 0; packs && at < layer.gates() * parts; ++at)
       pack_columns((const IO*)layer.weight[at / parts] + at % parts * a.features * a.hidden,
                    a.features, a.hidden, first, own, panels + at * count * PANEL);
     const int64_t steps = layer.chunk(FORWARD_ROWS), chunks = layer.chunks(steps);
     for (int64_t index = 0; index < chunks; ++index) {
       layer.take_chunk(steps, a.reverse ? chunks - 1 - index : index);
       a.pre = saved ? pre + a.begin * a.batch * layer.width() : pre;
-      const Sums sums = {a, rows, panels, low, high - low, first, own};
+      const Sums sums = {layer, a, rows, packs ? panels : nullptr, low, high - low, first, own};
       Cover<Tiles<U>::ROWS>::rows(0, (a.end - a.begin) * (high - low), sums);
       for (int64_t b = low; b < high; ++b) layer.pool(a, b, first, own);
     }
