@@ -91,7 +91,8 @@ def _spacing(batch: int) -> int:
     return min(max(1, ROWS // batch), SEGMENT)
 
 
-def _forward(how: How, given: Given, rest: Sequences, saves: bool) -> tuple[Final, Saved | None]:
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))  # a derivative reaches it only as a second one
+def _forward(how: How, saves: bool, given: Given, rest: Sequences) -> tuple[Final, Saved | None]:
     (steps, batch, _), hidden = given.x.shape, given.c.shape[1]
     y = jax.ShapeDtypeStruct((steps, batch, hidden), given.x.dtype)
     window = None if given.window is None else _like(given.window)
@@ -118,7 +119,8 @@ def layer(how: How, given: Given, rest: Sequences) -> Final:
     Raises:
         NotImplementedError: while tracing a second derivative.
     """
-    return _forward(how, given, rest, saves=False)[0]
+    final: Final = _forward(how, False, given, rest)[0]
+    return final
 
 
 def _remember(how: How, given: Given, rest: Sequences) -> tuple[Final, Any]:
@@ -128,7 +130,7 @@ def _remember(how: How, given: Given, rest: Sequences) -> tuple[Final, Any]:
         weights=any(w.perturbed for w in given.weights),
     )
     given, rest = jax.tree.map(lambda leaf: leaf.value, (given, rest), is_leaf=_is_primal)
-    final, saved = _forward(how, given, rest, saves=True)
+    final, saved = _forward(how, True, given, rest)
     return final, (wanted, given, rest, saved)
 
 
@@ -181,12 +183,13 @@ def _backward(
     return Given(dx, dc, dweights, dbiases, dwindow)
 
 
-@_backward.defjvp
-def _refuse(how: How, wanted: Wanted, *rest: Any) -> Any:
+def _refuse(how: How, wanted: Any, primals: Any, tangents: Any) -> Any:
     raise NotImplementedError(
         "the compiled QRNN layer has no second derivative: use jax_scan, or ask for first "
         "gradients only"
     )
 
 
+_forward.defjvp(_refuse)
+_backward.defjvp(_refuse)
 layer.defvjp(_remember, _gradients, symbolic_zeros=True)
