@@ -18,18 +18,20 @@ template <class IO> struct LayerBackward {
   Layer& layer;
   qb_call& a;
   const int64_t gates, width, depth, steps, panels, strips;
-  bool for_inputs, for_weights, started;
-  U *transposed, *inputs;  // weights [panels][units of G*H][PANEL]; taps [K][strips][units][ROWS]
+  bool for_inputs, for_weights, few, started;
+  U* transposed;           // weights [panels][units][PANEL]; few: dsums [groups][G][units][PANEL]
+  U* inputs;               // taps [K][strips][units][ROWS]
   IO* dsums;               // [chunk, B, G*H]
   IO* dtaps;               // [chunk, B, K*C]
   IO* zeros;               // [C]
   S* total;                // [G][K*C][H] where dweight is rounded at the end
 
   explicit LayerBackward(Layer& given)
-      : layer(given), a(given.call), gates(given.gates()), width(given.width()), depth(given.depth()),
-        steps(given.chunk(BACKWARD_ROWS)), panels((depth + PANEL - 1) / PANEL),
+      : layer(given), a(given.call), gates(given.gates()), width(given.width()),
+        depth(given.depth()), steps(given.chunk(BACKWARD_ROWS)), panels((depth + PANEL - 1) / PANEL),
         strips((a.features + ROWS - 1) / ROWS), for_inputs(a.dx != nullptr),
-        for_weights(given.dweight[0] != nullptr), started(false) {}
+        for_weights(given.dweight[0] != nullptr), few(a.steps * a.batch <= FEW_ROWS),
+        started(false) {}
 
   // Where element (k, lane) of a packed factor with `lanes` lanes lies.
   static void put(U* packed, int64_t k, int64_t lane, int64_t lanes, IO value) {
@@ -87,9 +89,56 @@ template <class IO> struct LayerBackward {
     }
   };
 
-  void input_gradients(int64_t rows_now) {
+  // The same turned round, [K*C, rows] = weights times turned dsums: for few rows, where turning
+  // the weights would cost as much as the product.
+  struct Turned {
+    const LayerBackward& pass;
+    Rows<IO>& rows;
+    const U* panel;  // [G][units of H][PANEL rows]
+    IO* out;
+    int64_t own;
+
+    template <int R> void tile(int64_t k) const {
+      rows.set(R, [&](int64_t i, int64_t gate) {
+        return (const IO*)pass.layer.weight[gate] + (k + i) * pass.a.hidden;
+      });
+      S sums[R * PANEL];
+      Tiles<U>::template tile<R, false>(rows.at, rows.row, rows.parts, rows.count, Packed{panel},
+                                        sums);
+      for (int64_t j = 0; j < own; ++j)
+        for (int i = 0; i < R; ++i) store(&out[j * pass.depth + k + i], sums[i * PANEL + j]);
+    }
+  };
+
+  void turned_products(int64_t rows_now, IO* out) {
+    const int64_t units = Rows<IO>::units(a.hidden), pieces = (depth + PIECE - 1) / PIECE;
+    const int64_t groups = (rows_now + PANEL - 1) / PANEL, size = gates * units * PANEL;
+    parallel_for(groups, rows_now * width, a.threads, [&](int64_t group) {
+      U* own = transposed + group * size;
+      const int64_t low = group * PANEL, count = rows_now - low < PANEL ? rows_now - low : PANEL;
+      if (count < PANEL || a.hidden % E) memset((void*)own, 0, (size_t)size * sizeof(U));
+      for (int64_t gate = 0; gate < gates; ++gate)
+        for (int64_t h = 0; h < a.hidden; ++h)
+          for (int64_t j = 0; j < count; ++j)
+            put(own, gate * units * E + h, j, PANEL,
+                dsums[(low + j) * width + gate * a.hidden + h]);
+    });
+    parallel_for(groups * pieces, rows_now * width * depth / WORK, a.threads, [&](int64_t task) {
+      const int64_t group = task / pieces, low = task % pieces * PIECE;
+      own_memory.reset(Arena::room<U>(gates * ROWS * units) + Arena::room<const U*>(gates) +
+                       Arena::room<int64_t>(gates));
+      U* buffer = own_memory.take<U>(gates * ROWS * units);
+      Rows<IO> rows = {gates, a.hidden, units, buffer, own_memory.take<const U*>(gates),
+                       own_memory.take<int64_t>(gates)};
+      const int64_t first = group * PANEL;
+      const Turned turned = {*this, rows, transposed + group * size, out + first * depth,
+                             rows_now - first < PANEL ? rows_now - first : PANEL};
+      Cover<ROWS>::rows(low, low + PIECE < depth ? low + PIECE : depth, turned);
+    });
+  }
+
+  void products(int64_t rows_now, IO* out) {
     const int64_t units = Rows<IO>::units(width), pieces = (rows_now + PIECE - 1) / PIECE;
-    IO* out = a.taps == 1 ? (IO*)a.dx + a.begin * a.batch * depth : dtaps;
     parallel_for(panels * pieces, rows_now * width * depth / WORK, a.threads, [&](int64_t task) {
       const int64_t first = task % panels * PANEL, low = task / panels * PIECE;
       const int64_t count = low + PIECE < rows_now ? PIECE : rows_now - low;
@@ -101,6 +150,14 @@ template <class IO> struct LayerBackward {
                                  first + PANEL < depth ? PANEL : depth - first};
       Cover<ROWS>::rows(low, low + count, products);
     });
+  }
+
+  void input_gradients(int64_t rows_now) {
+    IO* out = a.taps == 1 ? (IO*)a.dx + a.begin * a.batch * depth : dtaps;
+    if (few)
+      turned_products(rows_now, out);
+    else
+      products(rows_now, out);
     if (a.taps == 1) return;
     a.dunfolded = dtaps;
     fold<IO>(a);
@@ -172,7 +229,10 @@ template <class IO> struct LayerBackward {
 
   void allocate() {
     const int64_t rows = steps * a.batch, units = Rows<IO>::units(rows);
-    const int64_t turned = panels * Rows<IO>::units(width) * PANEL, packed = a.taps * strips * units * ROWS;
+    const int64_t groups = (rows + PANEL - 1) / PANEL;
+    const int64_t turned = few ? groups * gates * Rows<IO>::units(a.hidden) * PANEL
+                               : panels * Rows<IO>::units(width) * PANEL;
+    const int64_t packed = a.taps * strips * units * ROWS;
     const int64_t sums = ROUNDED ? gates * depth * a.hidden : 0;
     const int64_t carried = (a.taps - 1) * a.batch * a.features;
     shared_memory.reset(Arena::room<U>(turned) + Arena::room<U>(packed) +
@@ -198,7 +258,7 @@ template <class IO> struct LayerBackward {
     LayerBackward pass(layer);
     qb_call& a = layer.call;
     pass.allocate();
-    if (pass.for_inputs) pass.transpose_weights();
+    if (pass.for_inputs && !pass.few) pass.transpose_weights();
     const int64_t chunks = layer.chunks(pass.steps);
     for (int64_t index = 0; index < chunks; ++index) {
       layer.take_chunk(pass.steps, a.reverse ? index : chunks - 1 - index);
