@@ -4,6 +4,7 @@
 #define QUASIBENCH_LAYER_BACKWARD_CPU_H
 #include "backward_cpu.h"
 #include "layer_cpu.h"
+#include "packing_cpu.h"
 
 namespace qb {
 
@@ -29,17 +30,9 @@ template <class IO> struct LayerBackward {
   explicit LayerBackward(Layer& given)
       : layer(given), a(given.call), gates(given.gates()), width(given.width()),
         depth(given.depth()), steps(given.chunk(BACKWARD_ROWS)), panels((depth + PANEL - 1) / PANEL),
-        strips((a.features + ROWS - 1) / ROWS), for_inputs(a.dx != nullptr),
+        strips(strips_of<IO>(a.features)), for_inputs(a.dx != nullptr),
         for_weights(given.dweight[0] != nullptr), few(a.steps * a.batch <= FEW_ROWS),
         started(false) {}
-
-  // Where element (k, lane) of a packed factor with `lanes` lanes lies.
-  static void put(U* packed, int64_t k, int64_t lane, int64_t lanes, IO value) {
-    if (E == 1)
-      packed[k * lanes + lane] = joined(value, value, U());
-    else
-      ((IO*)packed)[(k / 2 * lanes + lane) * 2 + k % 2] = value;
-  }
 
   void transpose_weights() {
     const int64_t units = Rows<IO>::units(width);
@@ -52,7 +45,7 @@ template <class IO> struct LayerBackward {
         const IO* from = (const IO*)layer.weight[gate] + first * a.hidden;
         for (int64_t h = 0; h < a.hidden; ++h)
           for (int64_t j = 0; j < count; ++j)
-            put(own, gate * a.hidden + h, j, PANEL, from[j * a.hidden + h]);
+            put<IO>(own, gate * a.hidden + h, j, PANEL, from[j * a.hidden + h]);
       }
     });
   }
@@ -120,7 +113,7 @@ template <class IO> struct LayerBackward {
       for (int64_t gate = 0; gate < gates; ++gate)
         for (int64_t h = 0; h < a.hidden; ++h)
           for (int64_t j = 0; j < count; ++j)
-            put(own, gate * units * E + h, j, PANEL,
+            put<IO>(own, gate * units * E + h, j, PANEL,
                 dsums[(low + j) * width + gate * a.hidden + h]);
     });
     parallel_for(groups * pieces, rows_now * width * depth / WORK, a.threads, [&](int64_t task) {
@@ -163,30 +156,9 @@ template <class IO> struct LayerBackward {
     fold<IO>(a);
   }
 
-  // The chunk's taps, interleaved by strips of ROWS inputs; zero on padded steps and beyond C.
-  void pack_inputs(int64_t rows_now) {
-    const int64_t units = Rows<IO>::units(rows_now), C = a.features;
-    parallel_for(units, rows_now * depth, a.threads, [&](int64_t m) {
-      const IO* row[2] = {zeros, zeros};
-      for (int64_t k = 0; k < a.taps; ++k) {
-        for (int64_t i = 0; i < E; ++i) {
-          const int64_t r = m * E + i, t = a.begin + r / a.batch, b = r % a.batch;
-          row[i] = r < rows_now && t < length_of(a, b) ? tap_at<IO>(a, t, b, k) : zeros;
-        }
-        const IO *low = row[0], *high = row[1];
-        U* to = inputs + (k * strips * units + m) * ROWS;
-        int64_t c = 0;
-        for (; c + ROWS <= C; c += ROWS, to += units * ROWS)
-          for (int i = 0; i < ROWS; ++i) to[i] = joined(low[c + i], high[c + i], U());
-        for (int64_t i = 0; c < C && i < ROWS; ++i)
-          to[i] = c + i < C ? joined(low[c + i], high[c + i], U()) : U();
-      }
-    });
-  }
-
   void weight_gradients(int64_t rows_now) {
     const int64_t units = Rows<IO>::units(rows_now), blocks = layer.blocks();
-    pack_inputs(rows_now);
+    interleave_taps<IO>(a, rows_now, zeros, inputs);
     parallel_for(gates * blocks, rows_now * width * depth / WORK, a.threads, [&](int64_t task) {
       const int64_t gate = task / blocks, first = task % blocks * PANEL;
       const int64_t own = first + PANEL < a.hidden ? PANEL : a.hidden - first;
@@ -198,7 +170,8 @@ template <class IO> struct LayerBackward {
         const U* at = inputs + strip * units * ROWS;
         S sums[ROWS * PANEL];
         Tiles<U>::template tile<ROWS, true>(&at, nullptr, 1, units, Packed{panel}, sums);
-        const int64_t c = strip % strips * ROWS, last = c + ROWS < a.features ? ROWS : a.features - c;
+        const int64_t c = strip % strips * ROWS;
+        const int64_t last = c + ROWS < a.features ? ROWS : a.features - c;
         for (int64_t i = 0; i < last; ++i) {
           S* to = sum_of + (strip / strips * a.features + c + i) * a.hidden + first;
           const S* sum = sums + i * PANEL;

@@ -225,5 +225,9 @@ static XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, bool back) {
 }  // namespace qb
 
 QB_API int64_t qb_threads_of_last_call(void) { return qb::threads_seen; }
-QB_API XLA_FFI_Error* qb_layer_forward(XLA_FFI_CallFrame* frame) { return qb::handle(frame, false); }
-QB_API XLA_FFI_Error* qb_layer_backward(XLA_FFI_CallFrame* frame) { return qb::handle(frame, true); }
+QB_API XLA_FFI_Error* qb_layer_forward(XLA_FFI_CallFrame* frame) {
+  return qb::handle(frame, false);
+}
+QB_API XLA_FFI_Error* qb_layer_backward(XLA_FFI_CallFrame* frame) {
+  return qb::handle(frame, true);
+}
