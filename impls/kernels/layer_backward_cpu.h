@@ -29,7 +29,8 @@ template <class IO> struct LayerBackward {
 
   explicit LayerBackward(Layer& given)
       : layer(given), a(given.call), gates(given.gates()), width(given.width()),
-        depth(given.depth()), steps(given.chunk(BACKWARD_ROWS)), panels((depth + PANEL - 1) / PANEL),
+        depth(given.depth()), steps(given.chunk(BACKWARD_ROWS)),
+        panels((depth + PANEL - 1) / PANEL),
         strips(strips_of<IO>(a.features)), for_inputs(a.dx != nullptr),
         for_weights(given.dweight[0] != nullptr), few(a.steps * a.batch <= FEW_ROWS),
         started(false) {}
