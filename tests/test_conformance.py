@@ -27,7 +27,10 @@ from impls.contract import Implementation, Placement
 from tests.mutants.base import Net, card
 from tests.mutants.wrong import MUTANTS
 
-OWN = ("jax_associative", "jax_scan", "lstm_jax", "lstm_torch", "torch_eager", "torch_native")
+OWN = (
+    *("jax_associative", "jax_native", "jax_scan", "lstm_jax", "lstm_torch", "torch_eager"),
+    "torch_native",
+)
 FLOAT32 = Placement("cpu", "float32")
 
 

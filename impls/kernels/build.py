@@ -143,10 +143,11 @@ def _whole(folder: Path, key: str) -> Path | None:
     return None
 
 
-def _compile(compiler: list[str], source: Path, out: Path) -> None:
+def _compile(compiler: list[str], source: Path, out: Path, options: tuple[str, ...]) -> None:
     first: subprocess.CompletedProcess[str] | None = None
     for tuning in TUNINGS:
-        done = _answer([*compiler, *FLAGS, *tuning, str(source), "-o", str(out)], COMPILE_SECONDS)
+        command = [*compiler, *FLAGS, *tuning, *options, str(source), "-o", str(out)]
+        done = _answer(command, COMPILE_SECONDS)
         if done.returncode == 0:
             return
         first = first or done
@@ -154,13 +155,15 @@ def _compile(compiler: list[str], source: Path, out: Path) -> None:
     raise CompilerMissing(_broken(compiler, first))
 
 
-def _build_in(folder: Path, compiler: list[str], key: str, source: Path) -> Path:
+def _build_in(
+    folder: Path, compiler: list[str], key: str, source: Path, options: tuple[str, ...]
+) -> Path:
     """Compile into `folder`; OSError where it cannot be written."""
     handle, name = tempfile.mkstemp(prefix="building-", suffix=".so", dir=folder)
     os.close(handle)
     temporary = Path(name)
     try:
-        _compile(compiler, source, temporary)
+        _compile(compiler, source, temporary, options)
         path = folder / f"kernels-{key}-{_digest(temporary)}.so"
         os.replace(temporary, path)
         return path
@@ -168,8 +171,15 @@ def _build_in(folder: Path, compiler: list[str], key: str, source: Path) -> Path
         temporary.unlink(missing_ok=True)
 
 
-def shared_object(sources: tuple[str, ...] = SOURCES) -> Path:
+def shared_object(
+    sources: tuple[str, ...] = SOURCES, include: Path | None = None, headers: tuple[str, ...] = ()
+) -> Path:
     """Path of the compiled kernels, made now where no cache holds them (some seconds).
+
+    Args:
+        sources: files of this folder; the first is compiled and includes the others.
+        include: a folder of somebody else's headers.
+        headers: those of them whose content decides whether an object still fits.
 
     Raises:
         CompilerMissing: there is no compiler, it does not work, or no folder can be written.
@@ -177,14 +187,16 @@ def shared_object(sources: tuple[str, ...] = SOURCES) -> Path:
     here = Path(__file__).parent
     paths = tuple(here / name for name in sources)
     compiler = find_compiler()
-    key = key_of(compiler, paths)
+    foreign = tuple(include / name for name in headers) if include else ()
+    key = key_of(compiler, (*paths, *foreign))
+    options = (f"-I{include}",) if include else ()
     folders = list(cache_folders())
     for folder in folders:
         if found := _whole(folder, key):
             return found
     for folder in folders:
         try:
-            return _build_in(folder, compiler, key, paths[0])
+            return _build_in(folder, compiler, key, paths[0], options)
         except OSError:
             continue  # read-only or full: the next one
     raise CompilerMissing(

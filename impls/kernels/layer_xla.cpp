@@ -1,0 +1,233 @@
+// The QRNN layer as two custom calls of XLA on the CPU, forward and backward.
+//
+// Arguments and results by position; [..] only where `how` says so. "per gate": one array each, in
+// the order z f o i. IO, S as in README.md.
+//   forward   x [T,B,C] IO, c [B,H] S, weights per gate [K,C,H] IO, biases per gate [H] S,
+//             [window [K-1,B,C] IO], [lengths [B] i32], [seed [2] u32, rows [B] u32, t0 [2,B] u32]
+//          -> y [T,B,H] IO, c [B,H] S, [window], [pre [T,B,G*H] IO, checkpoints [N,B,H] S]
+//   backward  the forward's, then pre, checkpoints, dy [T,B,H], dc [B,H], [dwindow]
+//          -> dc [B,H] S, dbiases per gate, [dx [T,B,C], [dwindow [K-1,B,C]]], [dweights per gate]
+#include <vector>
+
+#include "layer_backward_cpu.h"
+#include "layer_cpu.h"
+#include "xla_threads.h"
+
+#define QB_API extern "C" __attribute__((visibility("default")))
+
+namespace qb {
+
+// The attribute `how`, in this order.
+struct How {
+  int64_t pooling, zone, keeps_state, reverse, threshold, layer, stream, ragged, for_inputs,
+      for_weights, saves;
+};
+
+static std::atomic<int64_t> threads_seen(0);
+
+// Integers widened for one call.
+static thread_local std::vector<int64_t> lengths_now, rows_now, begins_now;
+
+static XLA_FFI_Error* refuse(XLA_FFI_CallFrame* frame, const char* message) {
+  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message,
+                                    XLA_FFI_Error_Code_INVALID_ARGUMENT};
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+
+// Reads arguments and results one after the other.
+struct Frame {
+  XLA_FFI_CallFrame* frame;
+  int64_t read, written;
+  bool short_of;
+
+  const XLA_FFI_Buffer* argument() {
+    if (read >= frame->args.size) short_of = true;
+    return short_of ? nullptr : (const XLA_FFI_Buffer*)frame->args.args[read++];
+  }
+  const void* next() {
+    const XLA_FFI_Buffer* given = argument();
+    return given ? given->data : nullptr;
+  }
+  void* result() {
+    if (written >= frame->rets.size) short_of = true;
+    return short_of ? nullptr : ((XLA_FFI_Buffer*)frame->rets.rets[written++])->data;
+  }
+  bool whole() const {
+    return !short_of && read == frame->args.size && written == frame->rets.size;
+  }
+};
+
+static void sequences(Frame& frame, const How& how, qb_call& a) {
+  if (how.ragged) {
+    const int32_t* lengths = (const int32_t*)frame.next();
+    lengths_now.assign(lengths, lengths + a.batch);
+    a.lengths = lengths_now.data();
+  }
+  if (how.zone == ZONE_HOLD) {
+    const u32 *seed = (const u32*)frame.next(), *rows = (const u32*)frame.next(),
+              *begins = (const u32*)frame.next();
+    a.seed = seed[0] | (u64)seed[1] << 32;
+    rows_now.assign(rows, rows + a.batch);
+    begins_now.resize((size_t)a.batch);
+    for (int64_t b = 0; b < a.batch; ++b)
+      begins_now[(size_t)b] = (int64_t)(begins[b] | (u64)begins[a.batch + b] << 32);
+    a.rows = rows_now.data();
+    a.t0 = begins_now.data();
+  }
+}
+
+// Biases of all gates side by side.
+static void* gather_biases(Frame& frame, const Layer& layer, std::vector<double>& memory) {
+  const size_t each = (size_t)layer.call.hidden * (layer.call.format == 2 ? 8 : 4);
+  memory.resize((each * (size_t)layer.gates() + 7) / 8);
+  for (int64_t gate = 0; gate < layer.gates(); ++gate)
+    memcpy((char*)memory.data() + each * (size_t)gate, frame.next(), each);
+  return memory.data();
+}
+
+static bool describe(Frame& frame, const How& how, double expectation, Layer& layer,
+                     const void** c) {
+  static thread_local std::vector<double> biases;
+  qb_call& a = layer.call;
+  const XLA_FFI_Buffer* x = frame.argument();
+  *c = frame.next();
+  if (frame.frame->args.size < 2 + 2 * (how.pooling + 2) || x->rank != 3) return false;
+  a.format = x->dtype == XLA_FFI_DataType_F32 ? 0 : x->dtype == XLA_FFI_DataType_BF16 ? 1 : 2;
+  a.pooling = how.pooling;
+  a.zone = how.zone;
+  a.keeps_state = how.keeps_state;
+  a.reverse = how.reverse;
+  a.threshold = how.threshold;
+  a.layer = how.layer;
+  a.stream = how.stream;
+  a.expectation = expectation;
+  a.threads = pool_size();
+  threads_seen = a.threads;
+  a.steps = x->dims[0];
+  a.batch = x->dims[1];
+  a.features = x->dims[2];
+  a.x = x->data;
+  a.x_time = a.batch * a.features;
+  a.x_batch = a.features;
+  a.spacing = Layer::spacing(a.batch);
+  for (int64_t gate = 0; gate < layer.gates(); ++gate) {
+    const XLA_FFI_Buffer* weight = frame.argument();
+    layer.weight[gate] = weight->data;
+    a.taps = weight->dims[0];
+    a.hidden = weight->dims[2];
+  }
+  a.bias = gather_biases(frame, layer, biases);
+  if (a.taps > 1) a.window = frame.next();
+  sequences(frame, how, a);
+  return !frame.short_of;
+}
+
+template <class IO, int P, int Z>
+static void back_block(const qb_call& a, int64_t b, int64_t first, int64_t own) {
+  Backward<IO, P, Z>::block(a, b, first, (int)own);
+}
+template <class IO, int P> static PoolBlock pick_zone(const qb_call& a, bool back) {
+  if (a.zone == ZONE_HOLD)
+    return back ? back_block<IO, P, ZONE_HOLD> : Forward<IO, P, ZONE_HOLD>::block;
+  if (a.zone == ZONE_EXPECT)
+    return back ? back_block<IO, P, ZONE_EXPECT> : Forward<IO, P, ZONE_EXPECT>::block;
+  return back ? back_block<IO, P, ZONE_NONE> : Forward<IO, P, ZONE_NONE>::block;
+}
+template <class IO> static void pass(Layer& layer, bool back, void* pre) {
+  const qb_call& a = layer.call;
+  layer.pool = a.pooling == POOL_F    ? pick_zone<IO, POOL_F>(a, back)
+               : a.pooling == POOL_FO ? pick_zone<IO, POOL_FO>(a, back)
+                                      : pick_zone<IO, POOL_IFO>(a, back);
+  if (back) {
+    LayerBackward<IO>::run(layer, pre);
+    return;
+  }
+  LayerForward<IO>::run(layer, pre);
+  if (a.taps > 1) final_window<IO>(a);
+}
+static void run(Layer& layer, bool back, void* pre) {
+  if (layer.call.format == 0) pass<float>(layer, back, pre);
+  if (layer.call.format == 1) pass<bf16>(layer, back, pre);
+  if (layer.call.format == 2) pass<double>(layer, back, pre);
+}
+
+static bool forward(Frame& frame, const How& how, Layer& layer, const void* c) {
+  qb_call& a = layer.call;
+  a.y = frame.result();
+  a.y_time = a.batch * a.hidden;
+  a.y_batch = a.hidden;
+  a.c = frame.result();
+  if (a.taps > 1) a.window_last = frame.result();
+  void* pre = how.saves ? frame.result() : nullptr;
+  a.checkpoints = how.saves ? frame.result() : nullptr;
+  if (!frame.whole()) return false;
+  memcpy(a.c, c, (size_t)(a.batch * a.hidden) * (a.format == 2 ? 8 : 4));
+  run(layer, false, pre);
+  return true;
+}
+
+static bool backward(Frame& frame, const How& how, Layer& layer) {
+  qb_call& a = layer.call;
+  const size_t state = a.format == 2 ? 8 : 4, io = a.format == 2 ? 8 : a.format == 0 ? 4 : 2;
+  const void* pre = frame.next();
+  a.checkpoints = const_cast<void*>(frame.next());
+  a.dy = frame.next();
+  a.dy_time = a.batch * a.hidden;
+  a.dy_batch = a.hidden;
+  const void* dc = frame.next();
+  if (a.taps > 1) a.dwindow_last = frame.next();
+  a.dc = frame.result();
+  for (int64_t gate = 0; gate < layer.gates(); ++gate) layer.dbias[gate] = frame.result();
+  if (how.for_inputs) {
+    a.dx = frame.result();
+    if (a.taps > 1) a.dwindow = frame.result();
+  }
+  for (int64_t gate = 0; how.for_weights && gate < layer.gates(); ++gate)
+    layer.dweight[gate] = frame.result();
+  if (!frame.whole()) return false;
+  memcpy(a.dc, dc, (size_t)(a.batch * a.hidden) * state);
+  if (a.dwindow) memset(a.dwindow, 0, (size_t)((a.taps - 1) * a.batch * a.features) * io);
+  run(layer, true, const_cast<void*>(pre));
+  return true;
+}
+
+// Attributes are sorted by name: expectation, how.
+static XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, bool back) {
+  for (XLA_FFI_Extension_Base* found = frame->extension_start; found; found = found->next) {
+    if (found->type != XLA_FFI_Extension_Metadata) continue;
+    XLA_FFI_Metadata* metadata = ((XLA_FFI_Metadata_Extension*)found)->metadata;
+    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    return nullptr;
+  }
+  const XLA_FFI_Attrs& attrs = frame->attrs;
+  if (attrs.size != 2 || attrs.types[0] != XLA_FFI_AttrType_SCALAR ||
+      attrs.types[1] != XLA_FFI_AttrType_ARRAY)
+    return refuse(frame, "the QRNN layer takes the attributes expectation and how");
+  const XLA_FFI_Array* numbers = (const XLA_FFI_Array*)attrs.attrs[1];
+  const XLA_FFI_Scalar* expectation = (const XLA_FFI_Scalar*)attrs.attrs[0];
+  if (numbers->size * 8 != sizeof(How) || numbers->dtype != XLA_FFI_DataType_S64 ||
+      expectation->dtype != XLA_FFI_DataType_F64)
+    return refuse(frame, "the QRNN layer was called by another version of its Python side");
+  How how;
+  memcpy(&how, numbers->data, sizeof how);
+  api_now = frame->api;
+  context_now = frame->ctx;
+  fork_threads = fork_on_xla;
+  Layer layer = {};
+  Frame reader = {frame, 0, 0, false};
+  const void* c;
+  bool fits = describe(reader, how, *(const double*)expectation->value, layer, &c);
+  if (fits) fits = back ? backward(reader, how, layer) : forward(reader, how, layer, c);
+  return fits ? nullptr : refuse(frame, "the QRNN layer has arguments or results that do not fit");
+}
+
+}  // namespace qb
+
+QB_API int64_t qb_threads_of_last_call(void) { return qb::threads_seen; }
+QB_API XLA_FFI_Error* qb_layer_forward(XLA_FFI_CallFrame* frame) {
+  return qb::handle(frame, false);
+}
+QB_API XLA_FFI_Error* qb_layer_backward(XLA_FFI_CallFrame* frame) {
+  return qb::handle(frame, true);
+}
