@@ -99,7 +99,8 @@ def live(arms: Sequence[Arm]) -> list[Arm]:
 def references(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> list[tuple[Arm, Arm]]:
     """(reference, arm) pairs whose ratios the sitting is about, among the live arms.
 
-    Every arm against the baseline, and every twin with its own original.
+    Every arm against the baseline, and every twin with its own original; a part of a layer does
+    less than the baseline and is in no pair.
     """
     base = choose_baseline(arms, baseline, clock)
     pairs = []
@@ -107,7 +108,7 @@ def references(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> list[
         if arm.contender.twin:
             own = [a for a in live(arms) if a.contender == arm.contender.original]
             pairs += [(original, arm) for original in own]
-        elif base is not None and arm is not base:
+        elif base is not None and arm is not base and not arm.contender.is_part:
             pairs.append((base, arm))
     return pairs
 
@@ -121,7 +122,9 @@ def choose_baseline(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> 
     able = [
         arm
         for arm in live(arms)
-        if arm.contender.impl in names and not arm.contender.twin and (arm.wall or arm.warm)
+        if arm.contender.impl in names
+        and not (arm.contender.twin or arm.contender.is_part)
+        and (arm.wall or arm.warm)
     ]
     return min(able, key=lambda arm: _median_call(arm, clock), default=None)
 

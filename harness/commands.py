@@ -19,10 +19,20 @@ from typing import Any, cast
 import numpy as np
 
 import impls
-from harness import clock, gate
+from harness import clock, gate, parts
 from harness.grid import Point, params_of, work_of
 from impls import reference
-from impls.contract import Arrays, Dtype, Implementation, ModelSpec, Placement, Run, Session, Work
+from impls.contract import (
+    PARTS,
+    Arrays,
+    Dtype,
+    Implementation,
+    ModelSpec,
+    Placement,
+    Run,
+    Session,
+    Work,
+)
 from impls.params import FAMILIES, init
 
 PROBE_SAMPLES = 5
@@ -33,7 +43,7 @@ PROBE_SAMPLES = 5
 class Prepared:
     """The contender that this worker holds, its Run warm and gated."""
 
-    session: Session
+    session: Session | None
     run: Run
     kept: Arrays
     rows: np.ndarray
@@ -83,8 +93,12 @@ class Commands:
                     os.sched_setaffinity(int(task.name), cpus)
         return _threads()
 
-    def prepare(self, point: dict[str, Any], impl: str, seed: int, cache: str) -> dict[str, Any]:
+    def prepare(
+        self, point: dict[str, Any], impl: str, seed: int, cache: str, mode: str = "default"
+    ) -> dict[str, Any]:
         """Load, compile, call once and gate one contender; the columns of its row so far.
+
+        A `mode` of impls.contract.PARTS loads that part of the layer alone.
 
         Raises:
             GateError: it may not be timed; NotImplementedError: it cannot do this point.
@@ -97,12 +111,17 @@ class Commands:
             raise NotImplementedError(reason)
         params, work = parameters(card, spec, at, seed), work_of(at, spec, seed)
         start = time.perf_counter()
-        session = card.load(spec, params, at.placement)
-        run = session.prepare(work)
+        session = None if mode in PARTS else card.load(spec, params, at.placement)
+        if session is None:
+            run = card.parts[mode](spec, params, at.placement, work)
+        else:
+            run = session.prepare(work)
         prepare_s = time.perf_counter() - start
         first_s = clock.sample(run, 1)[0] * 1e-9
         dtype = at.placement.dtype
-        if reference.has_oracle(card.family):
+        if session is None:
+            found, rows = parts.check(mode, run, spec, params, work, dtype)
+        elif reference.has_oracle(card.family):
             found, rows = gate.check(session, run, spec, params, work, dtype, Path(cache))
         else:
             found, rows = gate.check_foreign(session, run, work, dtype)

@@ -15,6 +15,7 @@ from harness.errors import UsageError, nearest
 from impls.contract import (
     DTYPES,
     KINDS,
+    PARTS,
     POOLINGS,
     ZONEOUT_EVALS,
     ZONEOUT_MODES,
@@ -54,6 +55,8 @@ class Profile:
         grids: axis name -> values; a grid is the product of its axes.
         target_halfwidth: a sitting may stop when the 95 % interval of every log ratio is
             narrower than this on each side.
+        parts: parts of a layer that are timed alone beside it, where an implementation offers
+            them.
         checks: dtypes of the equivalence checks; empty means those of the grid.
         overhead_s: the part of the budget that is not measuring: worker starts, ceilings,
             equivalence checks, report.
@@ -73,6 +76,7 @@ class Profile:
     target_halfwidth: float = 0.01
     max_rounds: int = 300
     seed: int = 1
+    parts: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     overhead_s: float = sum(OVERHEAD_S.values())
 
@@ -197,6 +201,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "max_rounds": lambda key, value: checked.whole(key, value, MIN_ROUNDS),
     "target_halfwidth": lambda key, value: checked.fraction(key, value, zero=False),
     "checks": lambda key, value: tuple(checked.words(key, value, DTYPES)),
+    "parts": lambda key, value: tuple(checked.words(key, value, PARTS)),
     "seed": lambda key, value: checked.whole(key, value, 0),
 }
 _DEFAULTS = {

@@ -52,16 +52,19 @@ class Forecast:
             if row.get("status") == "ok" and row.get("median_ns"):
                 self._learn(row)
 
-    def call_s(self, impl: str, family: str, point: Point, factor: float = UNKNOWN_FACTOR) -> float:
+    def call_s(
+        self, arm: Contender, family: str, point: Point, factor: float = UNKNOWN_FACTOR
+    ) -> float:
         """Seconds of one call: as recorded at this point, else its floor times a factor.
 
-        The factor is the implementation's usual one where it has rows at other points, else the
-        one given.
+        The factor is the contender's usual one where it has rows at other points, else the one
+        given. A part of a layer nobody timed is expected to cost as much as the layer.
         """
-        known = self._known.get(_key(impl, point.fields()))
+        name = arm.original.name
+        known = self._known.get(_key(name, point.fields()))
         if known is not None:
             return known
-        ratios = self._ratios.get((impl, point.kind)) or self._ratios.get((impl, None))
+        ratios = self._ratios.get((name, point.kind)) or self._ratios.get((name, None))
         return (statistics.median(ratios) if ratios else factor) * self._base_s(family, point)
 
     def sitting_s(
@@ -76,18 +79,19 @@ class Forecast:
         for arm in contenders:
             card = impls.get(arm.impl)
             families.add(card.family)
-            call = self.call_s(arm.impl, card.family, point, factor)
+            call = self.call_s(arm, card.family, point, factor)
             sample = clock.inner_calls(call * 1e9) * call
             short = clock.is_short(call * 1e9)
             turn = clock.samples_per_block(call * 1e9) * sample + call * short + TURN_S
-            total += self._prepare_s(card, point.kind) + DRAW_S * _numbers(point)
+            total += self._prepare_s(arm, card, point.kind) + DRAW_S * _numbers(point)
             total += CALLS_IN_GATE * call + min(WARMUP_CAP_S, WARM_SAMPLES[short] * sample)
             total += rounds * turn
         return total + sum(self._oracle_s(family, point) for family in families)
 
     def _learn(self, row: dict[str, Any]) -> None:
-        impl, kind, seconds = row["impl"], row["kind"], row["median_ns"] * 1e-9
-        self._known[_key(impl, row)] = seconds
+        arm = Contender(row["impl"], mode=row.get("mode") or "default")
+        name, kind, seconds = arm.name, row["kind"], row["median_ns"] * 1e-9
+        self._known[_key(name, row)] = seconds
         point = Point(
             kind=kind,
             spec=ModelSpec(**{name: row[name] for name in spec_fields()}),
@@ -96,14 +100,14 @@ class Forecast:
             steps=row["steps"],
         )
         ratio = seconds / self._base_s(row["family"], point)
-        for key in ((impl, kind), (impl, None)):
+        for key in ((name, kind), (name, None)):
             self._ratios.setdefault(key, []).append(ratio)
         if row.get("prepare_s") is not None:
-            self._prepare[impl, kind] = row["prepare_s"] + (row.get("first_call_s") or 0.0)
+            self._prepare[name, kind] = row["prepare_s"] + (row.get("first_call_s") or 0.0)
 
-    def _prepare_s(self, card: Implementation, kind: str) -> float:
+    def _prepare_s(self, arm: Contender, card: Implementation, kind: str) -> float:
         known = [PREPARE_S[module] for module in card.requires if module in PREPARE_S]
-        return self._prepare.get((card.name, kind), max(known, default=OTHER_PREPARE_S))
+        return self._prepare.get((arm.original.name, kind), max(known, default=OTHER_PREPARE_S))
 
     def _base_s(self, family: str, point: Point) -> float:
         """The floor plus the dispatches of a loop over time."""
@@ -139,9 +143,9 @@ class Forecast:
         return replace(self.ceilings, gemm_flops={**rates, dtype: slowest / 2})
 
 
-def _key(impl: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key(name: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes two measurements the same work: all but repeat, family and machine."""
-    return (impl, *(fields[name] for name in (*AXES, "threads")))
+    return (name, *(fields[axis] for axis in (*AXES, "threads")))
 
 
 def _numbers(point: Point) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import impls
-from harness import machine, store, system
+from harness import machine, parts, store, system
 from harness.config import FEWEST_ROUNDS, Profile
 from harness.errors import UsageError, nearest
 from harness.floors import Ceilings
@@ -134,22 +134,31 @@ class _Lineup:
 
     def sitting(self, point: Point, forecast: Forecast) -> Sitting:
         """The point with its contenders; its share is still open."""
-        able, absent = [], []
+        arms, absent = [], []
         for name, card in self.cards.items():
-            found = _hindrance(card, point)
-            if found is None:
-                able.append(name)
-            else:
-                absent.append((Contender(name), *found))
-        arms = [Contender(name) for name in able]
+            for one in self._modes(name, card):
+                found = _hindrance(card, point)
+                if found is None and one.is_part and (reason := parts.hindrance(point)):
+                    found = "unsupported", reason
+                if found is None:
+                    arms.append(one)
+                else:
+                    absent.append((one, *found))
+        able = [arm.impl for arm in arms if not arm.is_part]
         arms += [Contender(name, twin=True) for name in self._twins(able)]
-        calls = [forecast.call_s(arm.impl, self._family(arm.impl), point) for arm in arms]
+        calls = [forecast.call_s(arm, self._family(arm.impl), point) for arm in arms]
         return Sitting(point, tuple(arms), tuple(absent), sum(calls), 0.0)
 
     def expected(self, sitting: Sitting) -> dict[str, str]:
         """The stale_key of every cell that a complete sitting has."""
         cells = [*sitting.contenders, *(contender for contender, _, _ in sitting.absent)]
         return {cell_id(sitting.point, one): self.stale_keys[one.impl] for one in cells}
+
+    def _modes(self, name: str, card: Implementation | str) -> list[Contender]:
+        """The whole layer, and the parts of it that the profile asks for and the card offers."""
+        offered = card.parts if isinstance(card, Implementation) else ()
+        asked = [part for part in self.profile.parts if part in offered]
+        return [Contender(name), *(Contender(name, mode=part) for part in asked)]
 
     def _twins(self, able: list[str]) -> list[str]:
         if self.profile.twins == "all":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from harness.files import Row
 from harness.store import SCHEMA_VERSION
 
 COLUMNS = (
-    "point_id cell_id sitting_id repeat status noisy reason impl twin framework framework_version "
-    "kind device dtype batch steps ragged family input_size hidden_size layers kernel_width "
+    "point_id cell_id sitting_id repeat status noisy reason impl twin mode framework "
+    "framework_version kind device dtype batch steps ragged family input_size hidden_size layers kernel_width "
     "pooling threads gate_error gate_worst gate_tolerance clock rounds n median_ns ci_lo_ns "
     "ci_hi_ns baseline speedup speedup_lo speedup_hi verdict control control_lo control_hi "
     "tokens_per_s tflops gbps floor_s x_of_floor x_of_staged profile started_at"
@@ -59,11 +59,13 @@ PAPER_SPEEDUPS = pd.DataFrame(
 QRNN layer over an equal cuDNN LSTM layer on a GPU; batch down, steps across."""
 
 
-def load(folder: str | Path) -> pd.DataFrame:
+def load(folder: str | Path, modes: Sequence[str] | None = ("default",)) -> pd.DataFrame:
     """Rows of the newest complete sitting of every grid point, one row per cell.
 
     Args:
         folder: a run folder (it holds manifest.json and cells.jsonl).
+        modes: rows to keep by `mode`; None = all. What compares whole layers with each other
+            must see no part of one, which is faster because it does less.
 
     Returns:
         one row per cell with the columns of `COLUMNS` and whatever else the rows hold; times
@@ -85,6 +87,9 @@ def load(folder: str | Path) -> pd.DataFrame:
     frame["twin"] = frame["twin"].fillna(False).astype(bool)
     frame["noisy"] = frame["noisy"].fillna(False).astype(bool)
     frame["repeat"] = frame["repeat"].fillna(0).astype(int)
+    frame["mode"] = frame["mode"].fillna("default").astype(str)
+    if modes is not None:
+        frame = frame[frame["mode"].isin(modes)].reset_index(drop=True)
     frame.attrs = {"notes": notes}
     return frame
 
@@ -190,7 +195,7 @@ def _whole(sittings: dict[str, list[Row]], notes: list[str]) -> dict[str, list[R
 
     Every contender leaves a row in every sitting, so one that lacks some of the others' is cut.
     """
-    who = {key: {(r["impl"], r["twin"]) for r in rows} for key, rows in sittings.items()}
+    who = {key: {(r["impl"], r["twin"], r.get("mode")) for r in rows} for key, rows in sittings.items()}
     point = {key: rows[0]["point_id"] for key, rows in sittings.items()}
     keys = list(sittings)
     cut = [

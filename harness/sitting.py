@@ -30,6 +30,7 @@ def prepare(arms: Sequence[Arm], point: Point, seed: int, cache: str, limits: Li
             limits.prepare_s,
             point=fields,
             impl=arm.contender.impl,
+            mode=arm.contender.mode,
             seed=seed,
             cache=cache,
         )

@@ -24,6 +24,8 @@ DTYPES: tuple[str, ...] = get_args(Dtype)
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 ZONEOUT_MODES = ("keep", "literal")
 ZONEOUT_EVALS = ("off", "expectation")
+PARTS = ("gemm", "pooling")
+"""Parts of a layer that an implementation may offer to be timed alone, see `impls.parts`."""
 GATES = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
 LEARNING_RATE = 1e-3
 """Step size of the plain SGD inside a `train_step`."""
@@ -222,6 +224,9 @@ class Implementation:
         lacking: one line on what to install where something else than a module is missing (a
             compiler, say), or None; asked only where all of `requires` can be imported.
         shares: further folders of `impls` whose content it runs, e.g. ("kernels",).
+        parts: by name of PARTS, `(spec, params, placement, work) -> Run` of that part of the layer
+            alone, on the inputs that `impls.parts` makes of the work; for kinds forward and
+            backward of one layer in one direction.
     """
 
     name: str
@@ -234,6 +239,9 @@ class Implementation:
     core: Callable[[], Any] | None = None
     lacking: Callable[[], str | None] | None = None
     shares: tuple[str, ...] = ()
+    parts: Mapping[str, Callable[[ModelSpec, Arrays, Placement, Work], Run]] = field(
+        default_factory=dict, hash=False
+    )
 
 
 def spec_fields() -> tuple[str, ...]:
