@@ -27,13 +27,19 @@ def load(tmp_path):
     return loader
 
 
-def test_packaged_profiles_are_the_four_of_the_readme():
-    assert profile_names() == ["aa", "default", "paper", "smoke"]
+def test_packaged_profiles_are_those_of_the_readme():
+    assert profile_names() == ["aa", "default", "floor", "paper", "smoke"]
 
 
 @pytest.mark.parametrize(
     ("name", "budget_s", "count"),
-    [("default", 258, 18), ("smoke", 52, 2), ("paper", 21600, 60), ("aa", 2700, 54)],
+    [
+        ("default", 258, 18),
+        ("smoke", 52, 2),
+        ("paper", 21600, 60),
+        ("aa", 2700, 54),
+        ("floor", 900, 33),
+    ],
 )
 def test_packaged_profile_loads(name, budget_s, count):
     profile = load_profile(name)
