@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 import impls
-from harness import clock, gate, parts
+from harness import clock, gate, parts, peak
 from harness.grid import Point, params_of, work_of
 from impls import reference
 from impls.contract import (
@@ -150,6 +150,14 @@ class Commands:
         gate.unchanged(held.run, held.kept, held.rows, held.dtype)
         self.drop()
         return {}
+
+    def memory(self, point: dict[str, Any], impl: str, seed: int) -> dict[str, Any]:
+        """Peak memory of one call of a contender (see `harness.peak`); once per process."""
+        at, card = point_from(point), impls.get(impl)
+        spec = replace(at.spec, family=card.family)
+        params = parameters(card, spec, at, seed)
+        session = card.load(spec, params, at.placement)
+        return peak.measure(session, spec, at, sum(v.size for v in params.values()), seed)
 
     def drop(self) -> dict[str, Any]:
         """Let the prepared contender go, with its memory."""

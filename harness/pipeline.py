@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import impls
-from harness import ceilings, equivalence, files, machine, paths
+from harness import ceilings, equivalence, files, machine, memory, paths
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile
 from harness.floors import Ceilings
@@ -101,6 +101,7 @@ def run_profile(
             _describe(profile, folder)
             failed = "equivalence" in parts and _equivalence(profile, folder, progress)
             folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
+            _memory(profile, folder, progress)
             rest = ("worker start", *(["report"] if "equivalence" in parts else []))
             overhead = profile.overhead_of(*rest)
             left = max(0.0, budget_s - (time.monotonic() - started))
@@ -146,6 +147,17 @@ def _equivalence(profile: Profile, folder: RunFolder, progress: Progress) -> boo
     for row in failed:
         progress.note(f"FAILED {row['impl']}: {row['claim']}: {row['message']}")
     return bool(failed)
+
+
+def _memory(profile: Profile, folder: RunFolder, progress: Progress) -> None:
+    """Measure the memory of the contenders and points that have no row yet."""
+    if not profile.memory:
+        return
+    recorded, _ = files.read_lines(folder.path / "memory.jsonl")
+    progress.note("measuring memory, each figure in a process of its own")
+    with Stop() as stop:
+        for row in memory.measure_all(profile, recorded, folder.logs, stop):
+            folder.append_memory([row])
 
 
 def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilings:
