@@ -77,6 +77,8 @@ class Commands:
                 card = impls.get(impl)
                 spec = ModelSpec(family=card.family, input_size=2, hidden_size=2)
                 card.load(spec, (card.init or init)(spec, 0), Placement())
+        gc.collect()
+        gc.freeze()  # a later collection need not walk through all of a framework's modules
         return {
             "python": ".".join(map(str, sys.version_info[:3])),
             "versions": {module: _version(module) for module in modules},
@@ -161,8 +163,9 @@ class Commands:
 
     def drop(self) -> dict[str, Any]:
         """Let the prepared contender go, with its memory."""
-        self._held = None
-        gc.collect()
+        if self._held is not None:
+            self._held = None
+            gc.collect()
         return {}
 
     def probe(

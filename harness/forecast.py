@@ -21,10 +21,11 @@ slow, because a sitting that proves slow ends with its share anyway."""
 DISPATCHES_PER_STEP = 3
 """Calls of the framework per time step, times the factor: whether a contender loops over time
 in Python is not known before it ran."""
-PREPARE_S = {"torch": 0.1, "jax": 1.5}
-"""Seconds to load and compile one contender at one point, by framework."""
+PREPARE_S = {"torch": 0.1, "jax": 0.7}
+"""Seconds to load and compile one contender at one point, by framework; calls come on top."""
 OTHER_PREPARE_S = 0.5
-CALLS_IN_GATE = 4
+CALLS_IN_GATE = 3
+"""The call itself, a second one with muted gradients, and what comparing costs."""
 WARM_SAMPLES = {True: 20, False: 4}
 """Samples until a short or a long call can count as warm."""
 WARMUP_CAP_S = 2.0
@@ -46,7 +47,7 @@ class Forecast:
     def __init__(self, rows: Sequence[dict[str, Any]], ceilings: Ceilings) -> None:
         self.ceilings = ceilings
         self._known: dict[tuple[Any, ...], float] = {}
-        self._prepare: dict[tuple[str, Any], float] = {}
+        self._prepare: dict[tuple[str, Any], list[float]] = {}
         self._ratios: dict[tuple[str, Any], list[float]] = {}
         for row in rows:
             if row.get("status") == "ok" and row.get("median_ns"):
@@ -103,11 +104,14 @@ class Forecast:
         for key in ((name, kind), (name, None)):
             self._ratios.setdefault(key, []).append(ratio)
         if row.get("prepare_s") is not None:
-            self._prepare[name, kind] = row["prepare_s"] + (row.get("first_call_s") or 0.0)
+            late = max(0.0, (row.get("first_call_s") or 0.0) - seconds)  # beyond a usual call
+            self._prepare.setdefault((name, kind), []).append(row["prepare_s"] + late)
 
     def _prepare_s(self, arm: Contender, card: Implementation, kind: str) -> float:
+        if recorded := self._prepare.get((arm.original.name, kind)):
+            return statistics.median(recorded)
         known = [PREPARE_S[module] for module in card.requires if module in PREPARE_S]
-        return self._prepare.get((arm.original.name, kind), max(known, default=OTHER_PREPARE_S))
+        return max(known, default=OTHER_PREPARE_S)
 
     def _base_s(self, family: str, point: Point) -> float:
         """The floor plus the dispatches of a loop over time."""

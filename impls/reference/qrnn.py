@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from impls.contract import Arrays, ModelSpec
-from impls.reference.ops import sigmoid, valid_steps
+from impls.reference.ops import product, sigmoid, valid_steps
 
 Grads = dict[str, np.ndarray]
 
@@ -46,7 +46,7 @@ def _convolution(spec: ModelSpec, weights: Arrays, inputs: np.ndarray) -> np.nda
     weight, bias = _fused(spec, weights)
     steps = inputs.shape[0] - spec.kernel_width + 1
     summed: np.ndarray = bias + sum(
-        inputs[tap : tap + steps] @ weight[tap] for tap in range(len(weight))
+        product(inputs[tap : tap + steps], weight[tap]) for tap in range(len(weight))
     )
     return summed
 
@@ -190,7 +190,7 @@ def _convolution_backward(
     flat = fused.reshape(steps * batch, width)
     dinputs, dweight = np.zeros_like(inputs), np.empty_like(weight)
     for tap in range(spec.kernel_width):
-        dinputs[tap : tap + steps] += fused @ weight[tap].T
+        dinputs[tap : tap + steps] += product(fused, weight[tap].T)
         dweight[tap] = inputs[tap : tap + steps].reshape(steps * batch, -1).T @ flat
     parts_w = np.split(dweight, len(spec.gates), axis=-1)
     parts_b = np.split(flat.sum(axis=0), len(spec.gates))
