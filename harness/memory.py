@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import impls
@@ -20,30 +20,56 @@ from harness.process import Worker, WorkerFailure
 from harness.stop import Stop
 
 ANSWER_S = 300.0
+PROCESS_S = 4.0
+"""Seconds of one figure, mostly imports."""
 ENDLESS_S = 1e9
 """Budget of the plan that lists the contenders: nothing is left out."""
 
 
-def measure_all(profile: Profile, recorded: Sequence[Row], logs: Path, stop: Stop) -> Iterator[Row]:
-    """A row for every contender and point of `profile.memory` that has none in `recorded` yet.
+@dataclass(frozen=True)
+class Open:
+    """A figure that has no row yet: the row so far, and why it cannot be measured, or None."""
+
+    row: Row
+    point: Point
+    hindrance: tuple[str, str] | None
+
+
+def open_of(profile: Profile, recorded: Sequence[Row]) -> list[Open]:
+    """What `profile.memory` asks for and `recorded` does not hold under the present sources."""
+    if not profile.memory:
+        return []
+    asked = replace(profile, grids=profile.memory, memory=(), parts=(), repeats=1)
+    plan = build(asked, [], Ceilings.nominal(), budget_s=ENDLESS_S)
+    known = {(row["cell_id"], row["stale_key"]) for row in recorded}
+    found = []
+    for sitting in plan.sittings:
+        whole = [(one, None) for one in sitting.contenders if not one.twin]
+        absent = [(one, (status, reason)) for one, status, reason in sitting.absent]
+        for one, why in (*whole, *absent):
+            key = plan.stale_keys[one.impl]
+            row = _identity(one, sitting.point) | {"stale_key": key}
+            if (row["cell_id"], key) not in known:
+                found.append(Open(row, sitting.point, why))
+    return found
+
+
+def seconds(todo: Sequence[Open]) -> float:
+    """What `measure` will take."""
+    return PROCESS_S * sum(one.hindrance is None for one in todo)
+
+
+def measure(todo: Sequence[Open], seed: int, logs: Path, stop: Stop) -> Iterator[Row]:
+    """The rows, one after the other.
 
     Raises:
         InterruptError: the user asked to stop.
     """
-    asked = replace(profile, grids=profile.memory, memory=(), parts=(), repeats=1)
-    plan = build(asked, [], Ceilings.nominal(), budget_s=ENDLESS_S)
-    known = {(row["cell_id"], row["stale_key"]) for row in recorded}
-    for sitting in plan.sittings:
-        point = sitting.point
-        able = [(one, None) for one in sitting.contenders if not one.twin]
-        for one, why in (*able, *((who, why) for who, *why in sitting.absent)):
-            row = _identity(one, point) | {"stale_key": plan.stale_keys[one.impl]}
-            if (row["cell_id"], row["stale_key"]) in known:
-                continue
-            if why is not None:
-                yield row | {"status": why[0], "reason": why[1]}
-                continue
-            yield row | _ask(one.impl, point, profile.seed, logs, stop)
+    for one in todo:
+        if one.hindrance is None:
+            yield one.row | _ask(one.row["impl"], one.point, seed, logs, stop)
+        else:
+            yield one.row | dict(zip(("status", "reason"), one.hindrance, strict=True))
 
 
 def _identity(one: Contender, point: Point) -> Row:

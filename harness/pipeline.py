@@ -17,7 +17,7 @@ from harness import ceilings, equivalence, files, machine, memory, paths
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile
 from harness.floors import Ceilings
-from harness.grid import PROTOCOL_VERSION, parse_only, points, select
+from harness.grid import PROTOCOL_VERSION, Contender, parse_only, points, select
 from harness.plan import Plan, build
 from harness.process import WorkerFailure
 from harness.progress import Progress, words
@@ -101,15 +101,17 @@ def run_profile(
             _describe(profile, folder)
             failed = "equivalence" in parts and _equivalence(profile, folder, progress)
             folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
-            _memory(profile, folder, progress)
+            todo = memory.open_of(profile, files.read_lines(folder.path / "memory.jsonl")[0])
             rest = ("worker start", *(["report"] if "equivalence" in parts else []))
-            overhead = profile.overhead_of(*rest)
+            overhead = profile.overhead_of(*rest) + memory.seconds(todo)
             left = max(0.0, budget_s - (time.monotonic() - started))
             known = Ceilings.from_dict(folder.manifest["ceilings"])
             plan = build(profile, folder.rows, known, left, filters, min(overhead, left))
             before = len(folder.rows)
             interrupted = _speed(plan, folder, progress, started)
             failed = _wrong(folder.rows[before:], progress) or failed
+            if not interrupted:
+                _memory(todo, profile, folder, progress)
         except InterruptError:
             interrupted = True
         finally:
@@ -149,14 +151,14 @@ def _equivalence(profile: Profile, folder: RunFolder, progress: Progress) -> boo
     return bool(failed)
 
 
-def _memory(profile: Profile, folder: RunFolder, progress: Progress) -> None:
+def _memory(
+    todo: Sequence[memory.Open], profile: Profile, folder: RunFolder, progress: Progress
+) -> None:
     """Measure the memory of the contenders and points that have no row yet."""
-    if not profile.memory:
-        return
-    recorded, _ = files.read_lines(folder.path / "memory.jsonl")
-    progress.note("measuring memory, each figure in a process of its own")
+    if todo:
+        progress.note("measuring memory, each figure in a process of its own")
     with Stop() as stop:
-        for row in memory.measure_all(profile, recorded, folder.logs, stop):
+        for row in memory.measure(todo, profile.seed, folder.logs, stop):
             folder.append_memory([row])
 
 
@@ -184,7 +186,8 @@ def _wrong(rows: Sequence[dict[str, Any]], progress: Progress) -> bool:
     wrong = [row for row in rows if row["status"] in ("mismatch", "nonfinite")]
     for row in wrong:
         at = f"{row['kind']} {row['dtype']} {row['batch']} x {row['steps']}"
-        progress.note(f"{row['status']}, not timed: {row['impl']}, {at}: {row['reason']}")
+        who = Contender(row["impl"], mode=row["mode"]).name
+        progress.note(f"{row['status']}, not timed: {who}, {at}: {row['reason']}")
     return bool(wrong)
 
 

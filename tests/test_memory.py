@@ -67,9 +67,11 @@ def test_every_contender_gets_a_row_once(tmp_path, monkeypatch):
     names = ("fake_good", "fake_abort", "fake_refuses")
     used = profile(contenders=names, memory=(grid,), parts=("gemm",))
     with RunFolder.open(tmp_path / "run", "test", PROTOCOL_VERSION) as folder, Stop() as stop:
-        made = list(memory.measure_all(used, [], folder.logs, stop))
+        todo = memory.open_of(used, [])
+        made = list(memory.measure(todo, 1, folder.logs, stop))
         folder.append_memory(made)
-        assert list(memory.measure_all(used, made, folder.logs, stop)) == []
+    assert memory.seconds(todo) == 2 * memory.PROCESS_S
+    assert memory.open_of(used, made) == []
     found = {row["impl"]: row for row in made}
     assert {name: found[name]["status"] for name in names} == {
         "fake_good": "ok", "fake_abort": "crash", "fake_refuses": "unsupported",
