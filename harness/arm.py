@@ -114,7 +114,8 @@ def ranking(mode: str) -> str:
 def references(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> list[tuple[Arm, Arm]]:
     """(reference, arm) pairs whose ratios the sitting is about, among the live arms.
 
-    Every arm against the baseline of its mode, and every twin with its own original.
+    Every arm against the baseline of its mode, and every twin with its own original; a part of
+    a layer does less than the baseline and is in no pair.
     """
     pairs = []
     for arm in live(arms):
@@ -123,7 +124,7 @@ def references(arms: Sequence[Arm], baseline: str, clock: str = "wall") -> list[
             pairs += [(original, arm) for original in own]
             continue
         base = choose_baseline(arms, baseline, clock, arm.contender.mode)
-        if base is not None and arm is not base:
+        if base is not None and arm is not base and not arm.contender.is_part:
             pairs.append((base, arm))
     return pairs
 

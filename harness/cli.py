@@ -25,7 +25,10 @@ app = typer.Typer(
 )
 
 ProfileName = Annotated[
-    str, typer.Argument(help="a profile's name (default, smoke, paper, cuda, aa) or a TOML file")
+    str,
+    typer.Argument(
+        help="a profile's name (default, smoke, paper, floor, cuda, ...) or a TOML file"
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="folder of the recorded rows")]
 Budget = Annotated[str | None, typer.Option("--budget", help="time to use, e.g. 90s, 4.5m, 2h")]

@@ -19,10 +19,20 @@ from typing import Any, cast
 import numpy as np
 
 import impls
-from harness import clock, gate
+from harness import clock, gate, parts, peak
 from harness.grid import Point, params_of, work_of
 from impls import reference
-from impls.contract import Arrays, Dtype, Implementation, ModelSpec, Placement, Run, Session, Work
+from impls.contract import (
+    PARTS,
+    Arrays,
+    Dtype,
+    Implementation,
+    ModelSpec,
+    Placement,
+    Run,
+    Session,
+    Work,
+)
 from impls.params import FAMILIES, init
 
 PROBE_SAMPLES = 5
@@ -33,7 +43,7 @@ PROBE_SAMPLES = 5
 class Prepared:
     """The contender that this worker holds, its Run warm and gated."""
 
-    session: Session
+    session: Session | None
     run: Run
     kept: Arrays
     rows: np.ndarray
@@ -70,6 +80,8 @@ class Commands:
                 card = impls.get(impl)
                 spec = ModelSpec(family=card.family, input_size=2, hidden_size=2)
                 card.load(spec, (card.init or init)(spec, 0), Placement(device))
+        gc.collect()
+        gc.freeze()  # a later collection need not walk through all of a framework's modules
         return {
             "python": ".".join(map(str, sys.version_info[:3])),
             "versions": {module: _version(module) for module in modules},
@@ -91,7 +103,8 @@ class Commands:
     ) -> dict[str, Any]:
         """Load, compile, call once and gate one contender; the columns of its row so far.
 
-        With mode "graph", what is prepared, gated and timed is the card's captured session.
+        With mode "graph", what is prepared, gated and timed is the card's captured session; a
+        `mode` of impls.contract.PARTS is that part of the layer alone.
 
         Raises:
             GateError: it may not be timed; NotImplementedError: it cannot do this point.
@@ -104,16 +117,13 @@ class Commands:
             raise NotImplementedError(reason)
         params, work = parameters(card, spec, at, seed), work_of(at, spec, seed)
         start = time.perf_counter()
-        session = card.load(spec, params, at.placement)
-        if mode == "graph":
-            if card.capture is None:
-                raise NotImplementedError(f"{impl} has no CUDA graphs: its card has no `capture`")
-            session = card.capture(session)
-        run = session.prepare(work)
+        session, run = _loaded(card, mode, spec, params, at.placement, work)
         prepare_s = time.perf_counter() - start
         first_s = clock.sample(run, 1)[0] * 1e-9
         dtype = at.placement.dtype
-        if reference.has_oracle(card.family):
+        if session is None:
+            found, rows = parts.check(mode, run, spec, params, work, dtype)
+        elif reference.has_oracle(card.family):
             found, rows = gate.check(session, run, spec, params, work, dtype, Path(cache))
         else:
             found, rows = gate.check_foreign(session, run, work, dtype)
@@ -145,10 +155,19 @@ class Commands:
         self.drop()
         return {}
 
+    def memory(self, point: dict[str, Any], impl: str, seed: int) -> dict[str, Any]:
+        """Peak memory of one call of a contender (see `harness.peak`); once per process."""
+        at, card = point_from(point), impls.get(impl)
+        spec = replace(at.spec, family=card.family)
+        params = parameters(card, spec, at, seed)
+        session = card.load(spec, params, at.placement)
+        return peak.measure(session, spec, at, sum(v.size for v in params.values()), seed)
+
     def drop(self) -> dict[str, Any]:
         """Let the prepared contender go, with its memory."""
-        self._held = None
-        gc.collect()
+        if self._held is not None:
+            self._held = None
+            gc.collect()
         return {}
 
     def probe(
@@ -178,6 +197,29 @@ class Commands:
         if self._held is None:
             raise RuntimeError("nothing is prepared: ask for `prepare` first")
         return self._held
+
+
+def _loaded(
+    card: Implementation,
+    mode: str,
+    spec: ModelSpec,
+    params: Arrays,
+    placement: Placement,
+    work: Work,
+) -> tuple[Session | None, Run]:
+    """The Run of one mode, prepared, and its session, which a part of a layer has none of.
+
+    Raises:
+        NotImplementedError: a mode that the card does not have.
+    """
+    if mode in PARTS:
+        return None, card.parts[mode](spec, params, placement, work)
+    session = card.load(spec, params, placement)
+    if mode == "graph":
+        if card.capture is None:
+            raise NotImplementedError(f"{card.name} has no CUDA graphs: its card has no `capture`")
+        session = card.capture(session)
+    return session, session.prepare(work)
 
 
 def parameters(card: Implementation, spec: ModelSpec, point: Point, seed: int) -> Arrays:

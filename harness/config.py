@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from harness.errors import UsageError, nearest
 from impls.contract import (
     DTYPES,
     KINDS,
+    PARTS,
     POOLINGS,
     ZONEOUT_EVALS,
     ZONEOUT_MODES,
@@ -58,6 +59,9 @@ class Profile:
         grids: axis name -> values; a grid is the product of its axes.
         target_halfwidth: a sitting may stop when the 95 % interval of every log ratio is
             narrower than this on each side.
+        parts: parts of a layer that are timed alone beside it, where an implementation offers
+            them.
+        memory: axes like `grids`: points whose memory is measured, apart from all timing.
         checks: dtypes of the equivalence checks; empty means those of the grid.
         overhead_s: the part of the budget that is not measuring: worker starts, ceilings,
             equivalence checks, report.
@@ -84,6 +88,8 @@ class Profile:
     target_halfwidth: float = 0.01
     max_rounds: int = 300
     seed: int = 1
+    parts: tuple[str, ...] = ()
+    memory: tuple[dict[str, list[Any]], ...] = ()
     checks: tuple[str, ...] = ()
     overhead_s: float = sum(OVERHEAD_S.values())
     modes: tuple[str, ...] = ("default",)
@@ -146,16 +152,17 @@ def parse(text: str, name: str) -> Profile:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}") from None
-    known_keys(table, ("profile", "grid"), "file", "tables")
+    known_keys(table, ("profile", "grid", "memory"), "file", "tables")
     head, grids = table.get("profile"), table.get("grid")
     if not isinstance(head, dict):
         raise UsageError("no [profile] table: give one with at least `budget`")
     if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
         raise UsageError("no [[grid]] table (two brackets): give at least one")
     checked = tuple(_axes(axes, f"[[grid]] {n}") for n, axes in enumerate(grids, 1))
-    profile = Profile(name=name, grids=checked, **_head(head))
+    profile = Profile(name=name, grids=checked, memory=_memory(table), **_head(head))
     try:
         asked = grid.points(profile, threads=1)
+        asked += grid.points(replace(profile, grids=profile.memory), threads=1)
     except SpecError as error:
         raise UsageError(str(error)) from None
     devices = sorted({point.placement.device for point in asked})
@@ -169,6 +176,18 @@ def parse(text: str, name: str) -> Profile:
             "every [[grid]], or leave them out"
         )
     return profile
+
+
+def _memory(table: Mapping[str, Any]) -> tuple[dict[str, list[Any]], ...]:
+    """The [[memory]] tables, forward calls on the CPU only."""
+    given = table.get("memory", [])
+    if not isinstance(given, list) or not all(isinstance(axes, dict) for axes in given):
+        raise UsageError("[memory]: give [[memory]] (two brackets)")
+    found = tuple(_axes(axes, f"[[memory]] {n}") for n, axes in enumerate(given, 1))
+    for n, axes in enumerate(found, 1):
+        if axes["kind"] != ["forward"] or axes.get("device", ["cpu"]) != ["cpu"]:
+            raise UsageError(f'[[memory]] {n}: give kind = "forward" and device = "cpu"')
+    return found
 
 
 def _read(path: Path, given: str) -> str:
@@ -222,6 +241,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "max_rounds": lambda key, value: checked.whole(key, value, MIN_ROUNDS),
     "target_halfwidth": lambda key, value: checked.fraction(key, value, zero=False),
     "checks": lambda key, value: tuple(checked.words(key, value, DTYPES)),
+    "parts": lambda key, value: tuple(checked.words(key, value, PARTS)),
     "seed": lambda key, value: checked.whole(key, value, 0),
     "modes": lambda key, value: checked.modes(key, value, MODES),
     "drop": lambda key, value: checked.one_of(key, value, DROPS),

@@ -21,12 +21,13 @@ slow, because a sitting that proves slow ends with its share anyway."""
 DISPATCHES_PER_STEP = {"cpu": 3.0, "cuda": 0.3}
 """Calls of the framework per time step, times the factor: whether a contender loops over time
 in Python is not known before it ran. On CUDA a step is a kernel of a library at most."""
-PREPARE_S = {"torch": 0.1, "jax": 1.5}
-"""Seconds to load and compile one contender at one point, by framework."""
+PREPARE_S = {"torch": 0.1, "jax": 0.7}
+"""Seconds to load and compile one contender at one point, by framework; calls come on top."""
 OTHER_PREPARE_S = 0.5
 COMPILE_S = 60.0
 """The same for one that compiles for minutes (`Implementation.compiles`), until it has rows."""
-CALLS_IN_GATE = 4
+CALLS_IN_GATE = 3
+"""The call itself, a second one with muted gradients, and what comparing costs."""
 WARM_SAMPLES = {True: 20, False: 4}
 """Samples until a short or a long call can count as warm."""
 WARMUP_CAP_S = {"cpu": 2.0, "cuda": 0.25}
@@ -54,16 +55,19 @@ class Forecast:
             if row.get("status") == "ok" and row.get("median_ns"):
                 self._learn(row)
 
-    def call_s(self, impl: str, family: str, point: Point, factor: float = UNKNOWN_FACTOR) -> float:
+    def call_s(
+        self, arm: Contender, family: str, point: Point, factor: float = UNKNOWN_FACTOR
+    ) -> float:
         """Seconds of one call: as recorded at this point, else its floor times a factor.
 
-        `impl` is a contender's name, with its mode. The factor is the implementation's usual one
-        where it has rows at other points, else the one given.
+        The factor is the contender's usual one where it has rows at other points, else the one
+        given. A part of a layer nobody timed is expected to cost as much as the layer.
         """
-        known = self._known.get(_key(impl, point.fields()))
+        name = arm.original.name
+        known = self._known.get(_key(name, point.fields()))
         if known is not None:
             return known
-        ratios = self._ratios.get((impl, point.kind)) or self._ratios.get((impl, None))
+        ratios = self._ratios.get((name, point.kind)) or self._ratios.get((name, None))
         return (statistics.median(ratios) if ratios else factor) * self._base_s(family, point)
 
     def sitting_s(
@@ -79,11 +83,11 @@ class Forecast:
         for arm in contenders:
             card = impls.get(arm.impl)
             families.add(card.family)
-            call = self.call_s(arm.original.name, card.family, point, factor)
+            call = self.call_s(arm, card.family, point, factor)
             sample = clock.inner_calls(call * 1e9, device) * call
             short = clock.is_short(call * 1e9)
             turn = clock.samples_per_block(call * 1e9, device) * sample + call * short + TURN_S
-            prepared.append(self._prepare_s(card, point) + DRAW_S * _numbers(point))
+            prepared.append(self._prepare_s(arm, card, point) + DRAW_S * _numbers(point))
             prepared[-1] += CALLS_IN_GATE * call
             total += min(WARMUP_CAP_S[device], WARM_SAMPLES[short] * sample)
             total += rounds * turn
@@ -92,10 +96,9 @@ class Forecast:
         return total + sum(self._oracle_s(family, point) for family in families)
 
     def _learn(self, row: dict[str, Any]) -> None:
-        mode = str(row.get("mode") or "default")
-        impl, kind = Contender(row["impl"], mode=mode).name, row["kind"]
-        seconds = row["median_ns"] * 1e-9
-        self._known[_key(impl, row)] = seconds
+        arm = Contender(row["impl"], mode=row.get("mode") or "default")
+        name, kind, seconds = arm.name, row["kind"], row["median_ns"] * 1e-9
+        self._known[_key(name, row)] = seconds
         point = Point(
             kind=kind,
             spec=ModelSpec(**{name: row[name] for name in spec_fields()}),
@@ -104,24 +107,23 @@ class Forecast:
             steps=row["steps"],
         )
         ratio = seconds / self._base_s(row["family"], point)
-        for key in ((impl, kind), (impl, None)):
+        for key in ((name, kind), (name, None)):
             self._ratios.setdefault(key, []).append(ratio)
         if row.get("prepare_s") is not None:
-            took = row["prepare_s"] + (row.get("first_call_s") or 0.0)
-            for prepared in (_key(impl, row), (impl, kind)):
-                self._prepare.setdefault(prepared, []).append(took)
+            late = max(0.0, (row.get("first_call_s") or 0.0) - seconds)  # beyond a usual call
+            for prepared in (_key(name, row), (name, kind)):
+                self._prepare.setdefault(prepared, []).append(row["prepare_s"] + late)
 
-    def _prepare_s(self, card: Implementation, point: Point) -> float:
+    def _prepare_s(self, arm: Contender, card: Implementation, point: Point) -> float:
         """Seconds to load and compile: as recorded at this point, else at others of its kind.
 
-        Of these the last; the longest where compiling takes minutes and grows with the point.
+        Of these the median; the longest where compiling takes minutes and grows with the point.
         """
-        here = self._prepare.get(_key(card.name, point.fields()))
-        if here:
+        name = arm.original.name
+        if here := self._prepare.get(_key(name, point.fields())):
             return here[-1]
-        others = self._prepare.get((card.name, point.kind))
-        if others:
-            return max(others) if card.compiles else others[-1]
+        if others := self._prepare.get((name, point.kind)):
+            return max(others) if card.compiles else statistics.median(others)
         known = [PREPARE_S[module] for module in card.requires if module in PREPARE_S]
         return COMPILE_S if card.compiles else max(known, default=OTHER_PREPARE_S)
 
@@ -160,9 +162,9 @@ class Forecast:
         return replace(self.ceilings, gemm_flops={**rates, dtype: slowest / 2})
 
 
-def _key(impl: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key(name: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes two measurements the same work: all but repeat, family and machine."""
-    return (impl, *(fields[name] for name in (*AXES, "threads")))
+    return (name, *(fields[axis] for axis in (*AXES, "threads")))
 
 
 def _numbers(point: Point) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.draws import params_of, work_of
 from harness.errors import UsageError, nearest
-from impls.contract import Kind, ModelSpec, Placement, spec_fields
+from impls.contract import PARTS, Kind, ModelSpec, Placement, spec_fields
 
 if TYPE_CHECKING:
     from harness.config import Profile
@@ -95,6 +95,11 @@ class Contender:
         """E.g. "torch_native", "torch_native:gemm"; a twin's ends in "#twin"."""
         mode = "" if self.mode == "default" else f":{self.mode}"
         return f"{self.impl}{mode}{'#twin' * self.twin}"
+
+    @property
+    def is_part(self) -> bool:
+        """True for a part of a layer: it is compared with its own layer only, never an LSTM."""
+        return self.mode in PARTS
 
     @property
     def original(self) -> Contender:

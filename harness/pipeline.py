@@ -13,12 +13,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import ceilings, device_tests, equivalence, files, machine, paths, report, system
+from harness import (
+    ceilings,
+    device_tests,
+    equivalence,
+    files,
+    machine,
+    memory,
+    paths,
+    report,
+    system,
+)
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile
 from harness.errors import UsageError
 from harness.floors import Ceilings
-from harness.grid import PROTOCOL_VERSION, parse_only, points, select
+from harness.grid import PROTOCOL_VERSION, Contender, parse_only, points, select
 from harness.importance import in_order
 from harness.plan import Plan, build, chosen
 from harness.process import WorkerFailure
@@ -115,6 +125,7 @@ def run_profile(
             _describe(profile, folder)
             failed = "equivalence" in parts and _proofs(profile, folder, progress, budget_s)
             folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
+            todo = memory.open_of(profile, files.read_lines(folder.path / "memory.jsonl")[0])
             before = len(folder.rows)
             if profile.drop == "last":
                 kept = END_S
@@ -124,12 +135,14 @@ def run_profile(
                 interrupted = in_order(profile, folder, progress, filters, end)
             else:
                 rest = ("worker start", *(["report"] if "equivalence" in parts else []))
-                overhead = profile.overhead_of(*rest)
+                overhead = profile.overhead_of(*rest) + memory.seconds(todo)
                 left = max(0.0, budget_s - (time.monotonic() - started))
                 known = Ceilings.from_dict(folder.manifest["ceilings"])
                 plan = build(profile, folder.rows, known, left, filters, min(overhead, left))
                 interrupted = _speed(plan, folder, progress, started)
             failed = _wrong(folder.rows[before:], progress) or failed
+            if not interrupted:
+                _memory(todo, profile, folder, progress)
         except InterruptError:
             interrupted = True
         finally:
@@ -209,6 +222,17 @@ def _keys(profile: Profile) -> dict[str, str]:
     return {name: machine.stale_key(name, print_hash, threads) for name in chosen(profile)}
 
 
+def _memory(
+    todo: Sequence[memory.Open], profile: Profile, folder: RunFolder, progress: Progress
+) -> None:
+    """Measure the memory of the contenders and points that have no row yet."""
+    if todo:
+        progress.note("measuring memory, each figure in a process of its own")
+    with Stop() as stop:
+        for row in memory.measure(todo, profile.seed, folder.logs, stop):
+            folder.append_memory([row])
+
+
 def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilings:
     """Ceilings of this machine: those of the folder if they still hold, else measured now."""
     asked = points(profile)
@@ -233,7 +257,8 @@ def _wrong(rows: Sequence[dict[str, Any]], progress: Progress) -> bool:
     wrong = [row for row in rows if row["status"] in ("mismatch", "nonfinite")]
     for row in wrong:
         at = f"{row['kind']} {row['dtype']} {row['batch']} x {row['steps']}"
-        progress.note(f"{row['status']}, not timed: {row['impl']}, {at}: {row['reason']}")
+        who = Contender(row["impl"], mode=row["mode"]).name
+        progress.note(f"{row['status']}, not timed: {who}, {at}: {row['reason']}")
     return bool(wrong)
 
 

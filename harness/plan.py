@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import impls
-from harness import machine, store, system
+from harness import machine, parts, store, system
 from harness.config import FEWEST_ROUNDS, Profile
 from harness.errors import UsageError, nearest
 from harness.floors import Ceilings
@@ -145,19 +145,20 @@ class _Lineup:
 
     def sitting(self, point: Point, forecast: Forecast) -> Sitting:
         """The point with its contenders; its share is still open."""
-        able, absent = [], []
+        arms, absent = [], []
         for name, card in self.cards.items():
-            found = _hindrance(card, point)
-            if found is None:
-                able.append(name)
-            else:
-                absent.append((Contender(name), *found))
-        arms: list[Contender] = []
+            for one in self._modes(name, card):
+                found = _hindrance(card, point)
+                if found is None and one.is_part and (reason := parts.hindrance(point)):
+                    found = "unsupported", reason
+                if found is None:
+                    arms.append(one)
+                else:
+                    absent.append((one, *found))
         for mode in self.profile.modes:
-            timed = [name for name in able if self._offers(name, mode)]
-            arms += [Contender(name, mode=mode) for name in timed]
-            arms += [Contender(name, twin=True, mode=mode) for name in self._twins(timed)]
-        calls = [forecast.call_s(arm.original.name, self._family(arm.impl), point) for arm in arms]
+            able = [arm.impl for arm in arms if arm.mode == mode]
+            arms += [Contender(name, twin=True, mode=mode) for name in self._twins(able)]
+        calls = [forecast.call_s(arm, self._family(arm.impl), point) for arm in arms]
         return Sitting(point, tuple(arms), tuple(absent), sum(calls), 0.0)
 
     def expected(self, sitting: Sitting) -> dict[str, str]:
@@ -165,15 +166,22 @@ class _Lineup:
         cells = [*sitting.contenders, *(contender for contender, _, _ in sitting.absent)]
         return {cell_id(sitting.point, one): self.stale_keys[one.impl] for one in cells}
 
+    def _modes(self, name: str, card: Implementation | str) -> list[Contender]:
+        """The whole layer in the profile's modes, and the parts of it that are asked for.
+
+        Of both what the card offers; a card that is broken has its row in mode "default".
+        """
+        if isinstance(card, str):
+            return [Contender(name)]
+        modes = [m for m in self.profile.modes if m == "default" or card.capture is not None]
+        asked = [part for part in self.profile.parts if part in card.parts]
+        return [Contender(name, mode=mode) for mode in (*modes, *asked)]
+
     def _twins(self, able: list[str]) -> list[str]:
         if self.profile.twins == "all":
             return able
         named = () if self.profile.baseline == "auto" else (self.profile.baseline,)
         return [name for name in (*named, *LSTMS) if name in able][:1]
-
-    def _offers(self, name: str, mode: str) -> bool:
-        card = self.cards[name]
-        return mode == "default" or (isinstance(card, Implementation) and card.capture is not None)
 
     def _family(self, name: str) -> str:
         card = self.cards[name]

@@ -15,14 +15,17 @@ import impls
 from harness import paths, system
 from harness.errors import UsageError, nearest
 
-NOTEBOOKS = ("speed", "equivalence")
+NOTEBOOKS = ("speed", "floor", "equivalence")
 """Pages in the order of the navigation; a further notebook in the folder follows them."""
 
 ABOUT = {
     "speed": "Speedup to the LSTM per batch and length, distance to the machine's floor, samples.",
+    "floor": "A layer beside its products and its pooling alone, and what it had to reach.",
     "equivalence": "Every implementation against the float64 oracle: errors, claims, failures.",
 }
 NEEDED = ("pandas", "ipykernel", "nbconvert", "papermill", "seaborn")
+WITH_PARTS = "floor"
+"""The page that only a run with parts of layers gets, unless it is asked for."""
 PAGE_LIMIT = 1_500_000
 """Bytes of one page; a larger one is written, and reported as failed."""
 
@@ -73,7 +76,7 @@ def render(
         folder: a run folder, only read.
         out: folder of the pages, made if absent; None = `harness.paths.html_folder()`.
         notebooks: names such as "speed", or paths of further notebooks with a `run_dir`
-            parameter; None = all of the source folder.
+            parameter; None = all of the source folder that the run has rows for.
 
     Returns:
         path of index.html.
@@ -89,6 +92,8 @@ def render(
     manifest = results.load_manifest(folder)
     sources = source_folder()
     files = _chosen(sources, notebooks)
+    if notebooks is None and not (results.load(folder, None)["mode"] != "default").any():
+        files = [file for file in files if file.stem != WITH_PARTS]
     out = Path(out) if out is not None else paths.html_folder()
     out.mkdir(parents=True, exist_ok=True)
     names = [file.stem for file in files]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,29 @@ from harness.files import Row
 from harness.store import SCHEMA_VERSION
 
 COLUMNS = (
-    "point_id cell_id sitting_id repeat status noisy reason impl twin framework framework_version "
-    "kind device dtype batch steps ragged family input_size hidden_size layers kernel_width "
-    "pooling threads gate_error gate_worst gate_tolerance clock rounds n median_ns ci_lo_ns "
-    "ci_hi_ns baseline speedup speedup_lo speedup_hi verdict control control_lo control_hi "
-    "tokens_per_s tflops gbps floor_s x_of_floor x_of_staged profile started_at"
+    "point_id cell_id sitting_id repeat status noisy reason impl twin mode framework "
+    "framework_version kind device dtype batch steps ragged family input_size hidden_size layers "
+    "kernel_width pooling threads gate_error gate_worst gate_tolerance clock rounds n min_ns "
+    "median_ns ci_lo_ns ci_hi_ns baseline speedup speedup_lo speedup_hi verdict control "
+    "control_lo control_hi tokens_per_s tflops gbps floor_s staged_floor_s x_of_floor "
+    "x_of_staged profile started_at"
 ).split()
 """Columns that a table of `load` always has, null where no row knows them."""
 
 MEASURED = (
-    "median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi control control_lo control_hi "
-    "gate_error gate_tolerance tokens_per_s tflops gbps floor_s x_of_floor x_of_staged "
-    "error tolerance seconds"
+    "min_ns median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi control control_lo "
+    "control_hi gate_error gate_tolerance tokens_per_s tflops gbps floor_s staged_floor_s "
+    "x_of_floor x_of_staged error tolerance seconds"
 ).split()
 """Columns of numbers, NaN where unknown, also where no row of a run knows them."""
 
 EQUIVALENCE_COLUMNS = (
     "impl family dtype check claim spec quantity error tolerance status message seconds"
+).split()
+
+MEMORY_COLUMNS = (
+    "cell_id impl status reason kind device dtype batch steps mem_method extra_bytes peak_bytes "
+    "output_bytes minimum_bytes"
 ).split()
 
 UNFINISHED = ("interrupted", "skipped")
@@ -59,11 +65,13 @@ PAPER_SPEEDUPS = pd.DataFrame(
 QRNN layer over an equal cuDNN LSTM layer on a GPU; batch down, steps across."""
 
 
-def load(folder: str | Path) -> pd.DataFrame:
+def load(folder: str | Path, modes: Sequence[str] | None = ("default",)) -> pd.DataFrame:
     """Rows of the newest complete sitting of every grid point, one row per cell.
 
     Args:
         folder: a run folder (it holds manifest.json and cells.jsonl).
+        modes: rows to keep by `mode`; None = all. What compares whole layers with each other
+            must see no part of one, which is faster because it does less.
 
     Returns:
         one row per cell with the columns of `COLUMNS` and whatever else the rows hold; times
@@ -85,6 +93,9 @@ def load(folder: str | Path) -> pd.DataFrame:
     frame["twin"] = frame["twin"].fillna(False).astype(bool)
     frame["noisy"] = frame["noisy"].fillna(False).astype(bool)
     frame["repeat"] = frame["repeat"].fillna(0).astype(int)
+    frame["mode"] = frame["mode"].astype(object).fillna("default").astype(str)
+    if modes is not None:
+        frame = frame[frame["mode"].isin(modes)].reset_index(drop=True)
     frame.attrs = {"notes": notes}
     return frame
 
@@ -110,6 +121,25 @@ def load_equivalence(folder: str | Path) -> pd.DataFrame:
     whole = frame["check"].isna()
     last = frame.index.to_series().groupby(frame["impl"]).transform("max")
     frame = frame[~whole | (frame.index == last)].reset_index(drop=True)
+    frame.attrs = {"notes": [torn] if torn else []}
+    return frame
+
+
+def load_memory(folder: str | Path) -> pd.DataFrame:
+    """Rows of the memory measurements, the newest of each contender and point.
+
+    Returns:
+        columns of `MEMORY_COLUMNS` and more; bytes. Empty where none was measured.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    folder = Path(folder)
+    load_manifest(folder)
+    path = folder / "memory.jsonl"
+    found, torn = files.read_lines(path)
+    frame = _table(_rows(found, path), MEMORY_COLUMNS)
+    frame = frame.drop_duplicates("cell_id", keep="last").reset_index(drop=True)
     frame.attrs = {"notes": [torn] if torn else []}
     return frame
 
@@ -190,7 +220,9 @@ def _whole(sittings: dict[str, list[Row]], notes: list[str]) -> dict[str, list[R
 
     Every contender leaves a row in every sitting, so one that lacks some of the others' is cut.
     """
-    who = {key: {(r["impl"], r["twin"]) for r in rows} for key, rows in sittings.items()}
+    who = {
+        key: {(r["impl"], r["twin"], r.get("mode")) for r in rows} for key, rows in sittings.items()
+    }
     point = {key: rows[0]["point_id"] for key, rows in sittings.items()}
     keys = list(sittings)
     cut = [

@@ -248,11 +248,15 @@ def _derived(row: dict[str, Any], scene: Scene) -> dict[str, Any]:
     point, seconds = scene.point, row["median_ns"] * 1e-9
     tokens = row["tokens"] or point.batch * point.steps
     out: dict[str, Any] = {"tokens_per_s": tokens / seconds}
+    if row["mode"] == "pooling":  # what follows is of layers and of products
+        return out
     spec: ModelSpec = replace(point.spec, family=row["family"])
     dtype = point.placement.dtype
     cost = floors.cost(spec, point.kind, point.batch, point.steps, dtype)
     if cost is None or point.ragged:  # the formulas count every step of every sequence
         return out
+    if row["mode"] == "gemm":
+        return out | {"flops": cost.flops, "tflops": cost.flops / seconds * 1e-12}
     out |= {"flops": cost.flops, "bytes": cost.bytes, "transcendentals": cost.transcendentals}
     out |= {"tflops": cost.flops / seconds * 1e-12, "gbps": cost.bytes / seconds * 1e-9}
     if scene.ceilings is None or dtype not in scene.ceilings.gemm_flops:

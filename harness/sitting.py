@@ -35,9 +35,9 @@ def prepare(arms: Sequence[Arm], point: Point, seed: int, cache: str, limits: Li
             "prepare",
             point=fields,
             impl=arm.contender.impl,
+            mode=arm.contender.mode,
             seed=seed,
             cache=cache,
-            mode=arm.contender.mode,
         )
         if not together:
             arm.columns |= arm.collect(limits.prepare_s)

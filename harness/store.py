@@ -2,8 +2,8 @@
 
 manifest.json says what the run is; cells.jsonl has one line per cell, all lines of a sitting
 written and synced together; samples.jsonl.gz has one gzip member per sitting; equivalence.jsonl
-has the conformance rows. One process writes (see `harness.lock`), nothing is ever rewritten but
-the manifest, which is replaced.
+has the conformance rows, memory.jsonl the memory rows. One process writes (see `harness.lock`),
+nothing is ever rewritten but the manifest, which is replaced.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RunFolder:
         lock = Lock(path / "lock")
         try:
             manifest = _manifest(path, profile_name, protocol)
-            for name in ("cells", "equivalence"):
+            for name in ("cells", "equivalence", "memory"):
                 files.check_tail(path / f"{name}.jsonl", repair)
             files.set_aside_torn_gzip(path / "samples.jsonl.gz", path / "samples.torn")
             rows, _ = read_rows(path)
@@ -104,6 +104,11 @@ class RunFolder:
         """Append conformance rows in one write."""
         plain = [files.plain({"schema_version": SCHEMA_VERSION, **row}) for row in rows]
         files.append(self.path / "equivalence.jsonl", files.lines(plain))
+
+    def append_memory(self, rows: list[Row]) -> None:
+        """Append memory rows in one write."""
+        plain = [files.plain({"schema_version": SCHEMA_VERSION, **row}) for row in rows]
+        files.append(self.path / "memory.jsonl", files.lines(plain))
 
     def update_manifest(self, **values: Any) -> None:
         """Set keys of the manifest and replace the file in one step."""

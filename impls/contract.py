@@ -24,6 +24,8 @@ DTYPES: tuple[str, ...] = get_args(Dtype)
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 ZONEOUT_MODES = ("keep", "literal")
 ZONEOUT_EVALS = ("off", "expectation")
+PARTS = ("gemm", "pooling")
+"""Parts of a layer that an implementation may offer to be timed alone, see `impls.parts`."""
 GATES = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
 LEARNING_RATE = 1e-3
 """Step size of the plain SGD inside a `train_step`."""
@@ -231,6 +233,9 @@ class Implementation:
             Run does; None = it has no such mode.
         algorithm: which of its library's algorithms a work will get, from its sizes alone, or
             None where there is no choice to name; None = it never has one.
+        parts: by name of PARTS, `(spec, params, placement, work) -> Run` of that part of the layer
+            alone, on the inputs that `impls.parts` makes of the work; for kinds forward and
+            backward of one layer in one direction.
     """
 
     name: str
@@ -246,6 +251,9 @@ class Implementation:
     compiles: bool = False
     capture: Callable[[Session], Session] | None = None
     algorithm: Callable[[ModelSpec, Placement, Work], str | None] | None = None
+    parts: Mapping[str, Callable[[ModelSpec, Arrays, Placement, Work], Run]] = field(
+        default_factory=dict, hash=False
+    )
 
 
 def spec_fields() -> tuple[str, ...]:

@@ -28,12 +28,18 @@ def load(tmp_path):
 
 
 def test_packaged_profiles_are_those_of_the_readme():
-    assert profile_names() == ["aa", "compile", "cuda", "default", "paper", "smoke"]
+    assert profile_names() == ["aa", "compile", "cuda", "default", "floor", "paper", "smoke"]
 
 
 @pytest.mark.parametrize(
     ("name", "budget_s", "count"),
-    [("default", 258, 18), ("smoke", 52, 2), ("paper", 21600, 60), ("aa", 2700, 54)],
+    [
+        ("default", 258, 24),
+        ("smoke", 52, 2),
+        ("paper", 21600, 120),
+        ("aa", 2700, 54),
+        ("floor", 1200, 33),
+    ],
 )
 def test_packaged_profile_loads(name, budget_s, count):
     profile = load_profile(name)
@@ -51,10 +57,11 @@ def test_overhead_is_split_among_its_parts():
 
 def test_default_profile_is_the_grid_of_the_issue():
     profile = load_profile("default")
-    found = {(p.kind, p.batch, p.steps) for p in points(profile, threads=2)}
-    assert found == {
-        (k, b, t) for k in ("forward", "backward") for b in (1, 8, 32) for t in (32, 128, 512)
-    }
+    found = {(p.kind, p.placement.dtype, p.batch, p.steps) for p in points(profile, threads=2)}
+    lengths = (32, 128, 512)
+    kinds = ("forward", "backward")
+    wanted = {(k, "float32", b, t) for k in kinds for b in (1, 8, 32) for t in lengths}
+    assert found == wanted | {("forward", "bfloat16", b, t) for b in (1, 8) for t in lengths}
     spec = points(profile, threads=2)[0].spec
     assert (spec.input_size, spec.hidden_size, spec.kernel_width, spec.pooling) == (
         320,
@@ -66,7 +73,9 @@ def test_default_profile_is_the_grid_of_the_issue():
 
 
 def test_paper_profile_holds_the_cells_of_figure_4():
-    found = {(p.batch, p.steps) for p in points(load_profile("paper"), threads=1)}
+    asked = points(load_profile("paper"), threads=1)
+    assert {p.placement.dtype for p in asked} == {"float32", "bfloat16"}
+    found = {(p.batch, p.steps) for p in asked}
     assert found == {(b, t) for b in (8, 16, 32, 64, 128, 256) for t in (32, 64, 128, 256, 512)}
 
 

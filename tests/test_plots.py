@@ -3,11 +3,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("seaborn")
 
+from PIL import Image
+
 from harness import plots, results, summary
+from harness.plots.picture import picture
 from tests.recorded import IMPLS, write_run
 
 FRAME_VIEWS = {
@@ -135,3 +139,16 @@ def test_a_table_escapes_what_it_shows(frame):
 
 def test_a_large_table_is_not_embedded_as_csv(frame):
     assert "Too large" in plots.figure.csv_link(frame.loc[frame.index.repeat(50)], "big")
+
+
+def test_a_run_in_two_number_formats_mixes_them_nowhere(frame, tmp_path):
+    half = frame[(frame["batch"] == 1) & (frame["kind"] == "forward")]
+    fast = half.assign(dtype="bfloat16", speedup=half["speedup"] * 100, point_id="other")
+    both = pd.concat([frame, fast], ignore_index=True)
+    shown = plots.paper(both, results.PAPER_SPEEDUPS).text
+    assert shown == plots.paper(frame, results.PAPER_SPEEDUPS).text
+    assert "units in float32 on a CPU" in shown
+    picture(both, tmp_path / "both.png")
+    picture(frame, tmp_path / "one.png")
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "both.png") as two:
+        assert two.height > 1.3 * one.height, "a row of its own for bfloat16"

@@ -12,12 +12,13 @@ import pytest
 from harness import render, report
 from harness.errors import UsageError
 from tests.recorded import write_run
+from tests.recorded.floor import write_floor_run
 
 for module in ("papermill", "nbconvert", "seaborn"):
     pytest.importorskip(module)
 
 SOURCES = sorted(report.source_folder().glob("*.ipynb"))
-PAGES = ("index", "speed", "equivalence")
+PAGES = ("index", "speed", "equivalence", "floor")
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -30,7 +31,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(run, tmp_path_factory):
-    index = report.render(run, tmp_path_factory.mktemp("html"))
+    out = tmp_path_factory.mktemp("html")
+    report.render(write_floor_run(out.parent / "floor-run"), out, ["floor"])
+    index = report.render(run, out)
     assert index.name == "index.html"
     return index.parent
 
@@ -143,8 +146,23 @@ def test_the_equivalence_page_names_the_failed_claim_in_words(pages):
     assert "cupy_kernel (missing" in text
 
 
+def test_the_floor_page_says_what_was_met_and_missed(pages):
+    text = pages["floor"]
+    assert "Of 11 lines: 8 met, 1 missed, 2 not measured." in text
+    assert "which forbids 10" in text
+    assert "jax_native is no contender of this run" in text
+
+
+def test_only_a_run_with_parts_gets_the_floor_page(run, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(report, "_pages", lambda files, names, *_: shown.append(names) or [])
+    report.render(run, tmp_path)
+    report.render(write_floor_run(tmp_path / "floor"), tmp_path)
+    assert shown == [["speed", "equivalence"], ["speed", "floor", "equivalence"]]
+
+
 def test_no_code_is_shown(pages):
-    for name in ("speed", "equivalence"):
+    for name in ("speed", "equivalence", "floor"):
         assert "from harness import" not in pages[name]
         assert "run_dir" not in pages[name]
 

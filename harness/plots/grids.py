@@ -41,9 +41,14 @@ def speedup_maps(frame: pd.DataFrame) -> figure.Html:
 
 
 def paper(frame: pd.DataFrame, published: pd.DataFrame) -> figure.Html:
-    """The paper's inference speedups beside the fastest QRNN of this run, on one grid."""
+    """The paper's inference speedups beside the fastest QRNN of this run, on one grid.
+
+    Of a run in several number formats only float32 is shown, so that the cells are comparable.
+    """
     ours = arms(labelled(frame))
     ours = ours[(ours["kind"] == "forward") & (ours["family"] == "qrnn")]
+    if (ours["dtype"] == "float32").any():
+        ours = ours[ours["dtype"] == "float32"]
     if ours.empty:
         return figure.Html("<p>This run timed no forward cell of a QRNN, so nothing compares.</p>")
     best = ours.loc[ours.groupby(["batch", "steps"])["speedup"].idxmax()]
@@ -81,8 +86,9 @@ def _against_paper(both: pd.DataFrame, ours: pd.DataFrame) -> str:
     sizes = [str(v) for v in sorted(ours["hidden_size"].unique())]
     text = (
         "The paper timed one 320-unit layer on a GPU against NVIDIA's cuDNN LSTM and does not "
-        f"state the precision or the kernel width; this run has {listing(sizes)} units on "
-        f"{listing(places)}. The two tables are not the same experiment: "
+        f"state the precision or the kernel width; this run has {listing(sizes)} units in "
+        f"{listing(sorted(ours['dtype'].unique()))} on {listing(places)}. "
+        "The two tables are not the same experiment: "
     )
     if both.empty:
         return text + "and they share no batch x steps cell."

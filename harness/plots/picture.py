@@ -18,7 +18,7 @@ DPI = 144
 
 
 def picture(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a PNG: one heat map of batch x steps per kind (down) and contender (across).
+    """Write a PNG: one heat map of batch x steps per kind and dtype (down), contender (across).
 
     A number is the speedup to the fastest LSTM of the cell; a noisy cell is marked with "~".
 
@@ -29,24 +29,28 @@ def picture(frame: pd.DataFrame, path: str | Path) -> None:
     rows = rows[rows["speedup"].notna() & (rows["impl"] != rows["baseline"])]
     if rows.empty:
         raise UsageError("--picture: this run has no ratio to an LSTM: put one in its contenders")
-    kinds, names = list(rows["kind"].unique()), sorted(rows["impl"].unique())
+    places, names = rows[["kind", "dtype"]].drop_duplicates(), sorted(rows["impl"].unique())
+    kinds = list(places.itertuples(index=False, name=None))
+    grid = {"index": sorted(rows["batch"].unique()), "columns": sorted(rows["steps"].unique())}
+    several = places["dtype"].nunique() > 1
     size = rows["steps"].nunique() * CELL[0], rows["batch"].nunique() * CELL[1]
     width, height = len(names) * size[0] + 1.2, len(kinds) * (size[1] + 0.55) + 0.5
     scale = _scale(rows["speedup"])
     with figure.drawing(width, height) as canvas:
         axes = canvas.subplots(len(kinds), len(names), squeeze=False, sharex=True, sharey=True)
         for place, axis in np.ndenumerate(axes):
-            kind, name = kinds[place[0]], names[place[1]]
-            some = rows[(rows["kind"] == kind) & (rows["impl"] == name)]
-            table = some.pivot_table(index="batch", columns="steps", values="speedup")
-            noisy = some.pivot_table(index="batch", columns="steps", values="noisy", aggfunc="max")
+            (kind, dtype), name = kinds[place[0]], names[place[1]]
+            some = rows[(rows["kind"] == kind) & (rows["dtype"] == dtype) & (rows["impl"] == name)]
+            cell = some.groupby(["batch", "steps"])
+            table = cell["speedup"].mean().unstack().reindex(**grid)
+            noisy = cell["noisy"].any().unstack().reindex(**grid).eq(True)
             words = table.map(lambda value: number(value, 2)) + noisy.map(lambda n: " ~" * bool(n))
             sns.heatmap(
                 np.log2(table), ax=axis, cmap=COLOURS, vmin=-scale, vmax=scale, cbar=False,
                 annot=words.to_numpy(), fmt="", linewidths=1.5, linecolor="white",
             )  # fmt: skip
             figure.readable(axis)
-            axis.set_title(f"{name}, {kind}")
+            axis.set_title(f"{name}, {kind}" + f", {dtype}" * several)
             axis.set(xlabel="steps" * (place[0] == len(kinds) - 1), ylabel="batch" * (not place[1]))
             axis.tick_params(length=0, labelrotation=0)
         canvas.savefig(path, format="png", dpi=DPI, facecolor="white", transparent=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from impls.contract import Arrays, ModelSpec
-from impls.reference.ops import sigmoid, valid_steps
+from impls.reference.ops import product, sigmoid, valid_steps
 
 Grads = dict[str, np.ndarray]
 
@@ -48,7 +48,8 @@ def forward(
     """
     steps, batch, features = x.shape
     hidden_size = spec.hidden_size
-    entering = x @ weights["weight"].reshape(features, -1) + weights["bias"].reshape(-1)
+    entering = product(x, weights["weight"].reshape(features, -1))
+    entering += weights["bias"].reshape(-1)
     recurrent = weights["recurrent"].reshape(hidden_size, -1)
     valid = valid_steps(lengths, steps)
     gates = np.empty((steps, batch, 4, hidden_size))
@@ -106,4 +107,4 @@ def backward(
         "bias": flat.sum(axis=0),
     }
     grads = {name: value.reshape(weights[name].shape) for name, value in grads.items()}
-    return summed @ weight.T, {"h": dh, "c": dc}, grads
+    return product(summed, weight.T), {"h": dh, "c": dc}, grads

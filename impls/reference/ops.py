@@ -12,6 +12,13 @@ def sigmoid(a: np.ndarray) -> np.ndarray:
     return out
 
 
+def product(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """[T, B, N] @ [N, M] as one product of matrices; NumPy alone would make one of every step."""
+    steps, batch, _ = array.shape
+    out: np.ndarray = array.reshape(steps * batch, -1) @ matrix
+    return out.reshape(steps, batch, -1)
+
+
 def valid_steps(lengths: np.ndarray, steps: int) -> np.ndarray:
     """bool [T, B, 1]: True at the steps before each sequence's own end (same in both orders)."""
     return (np.arange(steps)[:, None] < lengths[None, :])[:, :, None]

@@ -6,12 +6,12 @@ are float64 in processing order, and padded steps of `x` and `dy` hold zeros alr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from impls.contract import Arrays, ModelSpec
-from impls.reference.ops import sigmoid, valid_steps
+from impls.reference.ops import product, sigmoid, valid_steps
 
 Grads = dict[str, np.ndarray]
 
@@ -41,11 +41,18 @@ def _fused(spec: ModelSpec, weights: Arrays) -> tuple[np.ndarray, np.ndarray]:
     return weight, np.concatenate([weights[f"{gate}.bias"] for gate in spec.gates])
 
 
-def _gates(spec: ModelSpec, weights: Arrays, inputs: np.ndarray) -> Grads:
-    """Activated gates [T, B, H] by name: tap K-1 meets the current step, tap 0 the oldest."""
+def _convolution(spec: ModelSpec, weights: Arrays, inputs: np.ndarray) -> np.ndarray:
+    """All gate sums [T, B, G*H]: tap K-1 meets the current step, tap 0 the oldest."""
     weight, bias = _fused(spec, weights)
     steps = inputs.shape[0] - spec.kernel_width + 1
-    summed = bias + sum(inputs[tap : tap + steps] @ weight[tap] for tap in range(len(weight)))
+    summed: np.ndarray = bias + sum(
+        product(inputs[tap : tap + steps], weight[tap]) for tap in range(len(weight))
+    )
+    return summed
+
+
+def _activated(spec: ModelSpec, summed: np.ndarray) -> Grads:
+    """Gates [T, B, H] by name, from their sums."""
     parts = np.split(summed, len(spec.gates), axis=-1)
     return {
         gate: np.tanh(part) if gate == "z" else sigmoid(part)
@@ -86,25 +93,43 @@ def forward(
         y [T, B, H] (0 on padded steps), the final state, and what `backward` needs.
     """
     inputs = np.concatenate([state["window"], x]) if spec.kernel_width > 1 else x
-    gates = _gates(spec, weights, inputs)
+    saved = pool(spec, _convolution(spec, weights, inputs), state["c"], lengths, held, training)
+    saved = replace(saved, inputs=inputs)
+    final = {"c": saved.states[-1].copy()}
+    if spec.kernel_width > 1:
+        final["window"] = inputs[_final_window(spec, lengths)]
+    return output(saved), final, saved
+
+
+def pool(
+    spec: ModelSpec,
+    summed: np.ndarray,
+    initial: np.ndarray,
+    lengths: np.ndarray,
+    held: np.ndarray | None = None,
+    training: bool = False,
+) -> Saved:
+    """All states from the gate sums [T, B, G*H] (bias included) and the initial c [B, H]."""
+    gates = _activated(spec, summed)
     slope_f, slope_i = _slopes(spec, held, training)
     keep = (1.0 - slope_f) + slope_f * gates["f"]
     admit = slope_i * gates["i"] if "i" in gates else 1.0 - keep
-    valid = valid_steps(lengths, len(x))
+    valid = valid_steps(lengths, len(summed))
     keep, admit = np.where(valid, keep, 1.0), np.where(valid, admit, 0.0)
 
     entering = admit * gates["z"]
-    states = np.empty((len(x) + 1, *state["c"].shape))
-    states[0] = state["c"]
-    for t in range(len(x)):
+    states = np.empty((len(summed) + 1, *initial.shape))
+    states[0] = initial
+    for t in range(len(summed)):
         states[t + 1] = keep[t] * states[t] + entering[t]
-    pooled = gates["o"] * states[1:] if "o" in gates else states[1:]
+    return Saved(summed, states, gates, keep, admit, slope_f, slope_i, lengths)
 
-    final = {"c": states[-1].copy()}
-    if spec.kernel_width > 1:
-        final["window"] = inputs[_final_window(spec, lengths)]
-    saved = Saved(inputs, states, gates, keep, admit, slope_f, slope_i, lengths)
-    return np.where(valid, pooled, 0.0), final, saved
+
+def output(saved: Saved) -> np.ndarray:
+    """y [T, B, H], 0 on padded steps."""
+    gates, states = saved.gates, saved.states[1:]
+    pooled = gates["o"] * states if "o" in gates else states
+    return np.where(valid_steps(saved.lengths, len(pooled)), pooled, 0.0)
 
 
 def _final_window(spec: ModelSpec, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,10 +145,23 @@ def backward(
     Returns:
         Gradients by x [T, B, C], by the initial state, and by the weights, named as given.
     """
+    fused, carried = pool_backward(spec, saved, dy, dstate["c"])
+    dinputs, grads = _convolution_backward(spec, weights, saved.inputs, fused)
+    dinitial = {"c": carried}
+    if spec.kernel_width > 1:
+        dinputs[_final_window(spec, saved.lengths)] += dstate["window"]
+        dinitial["window"] = dinputs[: spec.kernel_width - 1]
+    return dinputs[spec.kernel_width - 1 :], dinitial, grads
+
+
+def pool_backward(
+    spec: ModelSpec, saved: Saved, dy: np.ndarray, dlast: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients by all gate sums [T, B, G*H] and by the initial c, from those of y and last c."""
     gates, states = saved.gates, saved.states
     direct = dy * gates["o"] if "o" in gates else dy
     flow = np.empty_like(dy)  # gradient of the loss by c_t, direct and through later steps
-    carried = dstate["c"]
+    carried = dlast
     for t in range(len(dy) - 1, -1, -1):
         flow[t] = direct[t] + carried
         carried = flow[t] * saved.keep[t]
@@ -140,13 +178,7 @@ def backward(
         summed["i"] = flow * z * saved.slope_i * gates["i"] * (1.0 - gates["i"])
     valid = valid_steps(saved.lengths, len(dy))
     fused = np.concatenate([np.where(valid, summed[gate], 0.0) for gate in spec.gates], axis=-1)
-
-    dinputs, grads = _convolution_backward(spec, weights, saved.inputs, fused)
-    dinitial = {"c": carried}
-    if spec.kernel_width > 1:
-        dinputs[_final_window(spec, saved.lengths)] += dstate["window"]
-        dinitial["window"] = dinputs[: spec.kernel_width - 1]
-    return dinputs[spec.kernel_width - 1 :], dinitial, grads
+    return fused, carried
 
 
 def _convolution_backward(
@@ -158,7 +190,7 @@ def _convolution_backward(
     flat = fused.reshape(steps * batch, width)
     dinputs, dweight = np.zeros_like(inputs), np.empty_like(weight)
     for tap in range(spec.kernel_width):
-        dinputs[tap : tap + steps] += fused @ weight[tap].T
+        dinputs[tap : tap + steps] += product(fused, weight[tap].T)
         dweight[tap] = inputs[tap : tap + steps].reshape(steps * batch, -1).T @ flat
     parts_w = np.split(dweight, len(spec.gates), axis=-1)
     parts_b = np.split(flat.sum(axis=0), len(spec.gates))

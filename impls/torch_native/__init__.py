@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session
+from impls.contract import Arrays, Implementation, ModelSpec, Placement, Run, Session, Work
 
 if TYPE_CHECKING:
     from impls._torch.stack import Core
@@ -31,6 +31,18 @@ def _core() -> Core:
     return core
 
 
+def _gemm(spec: ModelSpec, params: Arrays, placement: Placement, work: Work) -> Run:
+    from impls.torch_native.parts import GemmRun
+
+    return GemmRun(spec, params, placement, work)
+
+
+def _pooling(spec: ModelSpec, params: Arrays, placement: Placement, work: Work) -> Run:
+    from impls.torch_native.parts import PoolingRun
+
+    return PoolingRun(spec, params, placement, work)
+
+
 def _lacking() -> str | None:
     from impls.kernels.native import lacking
 
@@ -47,4 +59,5 @@ card = Implementation(
     core=_core,
     lacking=_lacking,
     shares=("kernels",),
+    parts={"gemm": _gemm, "pooling": _pooling},
 )

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 import impls
-from harness import clock
+from harness import clock, parts
 from harness.conformance.tolerances import VALUES
 from harness.gate import distance
 from harness.grid import params_of, work_of
@@ -34,13 +34,18 @@ class Replay:
         self.now += next(self.samples)
 
 
-def prepared(name, point):
-    """A warm Run that has passed its gate; skips where its framework is absent."""
-    card = impls.get(name)
+def prepared(contender, point):
+    """A warm Run of a layer, or a part of it, that has passed its gate; skips where absent."""
+    name, card = contender.name, impls.get(contender.impl)
     if reason := impls.missing(card):
         pytest.skip(reason)
     spec = replace(point.spec, family=card.family)
     params, work = params_of(spec, point, 1), work_of(point, spec, 1)
+    if contender.is_part:
+        run = card.parts[contender.mode](spec, params, point.placement, work)
+        clock.sample(run, 1)
+        parts.check(contender.mode, run, spec, params, work, point.placement.dtype)
+        return run
     run = card.load(spec, params, point.placement).prepare(work)
     clock.sample(run, 1)
     error = distance(run.result()["y"], reference.run(spec, params, work)["y"])
@@ -61,7 +66,7 @@ def in_turns(runs):
 
 @pytest.fixture(scope="session")
 def measured():
-    """Samples by point and contender, measured when the first test of a point asks."""
+    """Samples by group and contender, measured when the first test of a group asks."""
     return {}
 
 
@@ -71,3 +76,22 @@ def replay(request):
     timer = Replay()
     request.node.add_marker(pytest.mark.benchmark(timer=timer))
     return timer
+
+
+@pytest.fixture
+def measure(measured, replay, benchmark):
+    """Measures one contender in the group of all that are timed in turns with it."""
+
+    def one(group, contender, all_of_them, point):
+        benchmark.group = group
+        if not benchmark.enabled:  # as a test: one gated call
+            benchmark(prepared(contender, point))
+            return
+        if group not in measured:
+            runs = {other.name: prepared(other, point) for other in all_of_them}
+            measured[group] = in_turns(runs)
+        samples = measured[group][contender.name]
+        replay.samples = iter(samples)
+        benchmark.pedantic(replay.advance, rounds=len(samples), iterations=1)
+
+    return one
