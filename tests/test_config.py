@@ -38,7 +38,7 @@ def test_packaged_profiles_are_those_of_the_readme():
         ("smoke", 52, 2),
         ("paper", 21600, 120),
         ("aa", 2700, 54),
-        ("floor", 1200, 33),
+        ("floor", 1200, 39),
     ],
 )
 def test_packaged_profile_loads(name, budget_s, count):

@@ -1,14 +1,18 @@
 """What the table of targets says of a run: met, missed, open or not measured, and why."""
 
 import json
+from itertools import product
 
 import pytest
 
 pytest.importorskip("seaborn")
 
 from harness import plots, reached, results, summary
+from harness.config import load_profile
+from harness.grid import points
 from harness.targets import AIMS, GEMM, JAX_NATIVE, LAYER, LSTM, TARGETS, Target
-from tests.recorded.floor import COST, points, write_floor_run
+from tests.recorded import floor
+from tests.recorded.floor import COST, write_floor_run
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def lines(frame, rounds, targets=TARGETS):
 def test_the_ratio_is_of_the_smallest_samples_with_the_paired_median_beside(tables):
     frame, rounds, _ = tables()
     found = reached.ratios(frame, rounds, LAYER, GEMM)
-    assert len(found) == len(points())
+    assert len(found) == len(floor.points())
     assert found["ratio"].between(1.07, 1.09).all()
     assert ((found["lo"] <= found["median"]) & (found["median"] <= found["hi"])).all()
     assert (found["samples"] == 14).all()
@@ -55,7 +59,8 @@ def test_a_limit_is_met_or_missed_by_the_median_or_by_the_worst_cell(tables):
         "nn.LSTM / torch_native, bfloat16 forward": "missed",
         "nn.LSTM / torch_native, float32 forward + backward": "met",
         "torch_eager / torch_native, float32 forward": "met",
-        "nn.LSTM / torch_native, default grid": "met",
+        "nn.LSTM / torch_native, default grid, float32": "met",
+        "nn.LSTM / torch_native, default grid, bfloat16": "met",
         "jax_native / torch_native, float32 forward": (
             "not measured: jax_native is no contender of this run"
         ),
@@ -84,6 +89,10 @@ def test_what_lacks_cells_or_samples_is_open_and_never_met(tables):
     assert found["verdict"] == "open"
     assert "only 11 samples" in found["remarks"]
     frame, rounds, _ = tables()
+    blocks = frame.assign(n=5 * frame["rounds"], rounds=3)  # of five samples each
+    found = lines(blocks, rounds).loc["float32 forward / its GEMM alone"]
+    assert found["verdict"] == "open"
+    assert "only 3 samples" in found["remarks"]
     found = lines(frame[frame["batch"] != 8], rounds).loc["float32 forward / its GEMM alone"]
     assert (found["verdict"], found["cells"]) == ("open", "4 of 6")
     assert "2 cells not measured" in found["remarks"]
@@ -118,12 +127,39 @@ def test_the_cost_of_a_step_is_flat_or_not(tables):
     assert reached.flat_cost(frame[frame["steps"] != 2048])["cells"] == "3 of 4"
 
 
+def test_a_line_is_about_its_own_layer_only(tables):
+    frame, rounds, _ = tables()
+    others = ("kernel_width", 4), ("pooling", "ifo"), ("layers", 2), ("ragged", True), ("repeat", 1)
+    for name, value in others:
+        found = lines(frame.assign(**{name: value}), rounds)
+        assert set(found["cells"].str.split().str[0]) == {"0"}
+
+
+def test_every_cell_of_the_default_profile_is_compared_with_the_lstm():
+    asked = {
+        (p.kind, p.placement.dtype, p.batch, p.steps) for p in points(load_profile("default"), 1)
+    }
+    ours = [t.where for t in TARGETS if "default grid" in t.what]
+    named = {
+        cell
+        for where in ours
+        for cell in product(*(where[name] for name in ("kind", "dtype", "batch", "steps")))
+    }
+    assert named == asked
+    measured = points(load_profile("floor"), 1)
+    assert asked <= {(p.kind, p.placement.dtype, p.batch, p.steps) for p in measured}
+
+
 def test_memory_that_grows_with_length_is_missed(tables):
     memory = tables()[2]
     assert reached.flat_memory(memory)["verdict"] == "met"
     grows = memory[memory["impl"] == "torch_eager"].assign(impl="torch_native")
     assert reached.flat_memory(grows)["verdict"] == "missed"
     assert reached.flat_memory(memory[memory["steps"] < 8192])["verdict"] == "open"
+    dips = memory.assign(extra_bytes=memory["extra_bytes"].where(memory["steps"] != 512, 0))
+    assert reached.flat_memory(dips)["verdict"] == "missed"
+    none = memory.assign(extra_bytes=0)
+    assert reached.flat_memory(none)["verdict"] == "met"
     assert reached.flat_memory(memory[:0])["verdict"].startswith("not measured")
 
 
