@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import files, store
+from harness import files, newest, store
 from harness.errors import UsageError
 from harness.files import Row
 from harness.store import SCHEMA_VERSION
@@ -45,9 +45,6 @@ MEMORY_COLUMNS = (
     "cell_id impl status reason kind device dtype batch steps mem_method extra_bytes peak_bytes "
     "output_bytes minimum_bytes"
 ).split()
-
-UNFINISHED = ("interrupted", "skipped")
-"""Statuses that an earlier, complete sitting of the same point outranks."""
 
 SAMPLE_COLUMNS = ["sitting_id", "cell_id", "round", "wall_ns", "cpu_ns"]
 
@@ -86,10 +83,10 @@ def load(folder: str | Path, modes: Sequence[str] | None = ("default",)) -> pd.D
     load_manifest(folder)
     found, torn = store.read_rows(folder)
     notes = [torn] if torn else []
-    sittings = _sittings(_rows(found, folder / "cells.jsonl"))
+    sittings = newest.sittings(_rows(found, folder / "cells.jsonl"))
     if torn or (folder / "cells.torn").exists():
-        sittings = _whole(sittings, notes)
-    frame = _table(_newest(sittings), COLUMNS)
+        sittings = newest.whole(sittings, notes)
+    frame = _table(newest.newest(sittings), COLUMNS)
     frame["twin"] = frame["twin"].fillna(False).astype(bool)
     frame["noisy"] = frame["noisy"].fillna(False).astype(bool)
     frame["repeat"] = frame["repeat"].fillna(0).astype(int)
@@ -205,48 +202,6 @@ def _check_schema(version: object, path: Path) -> None:
             f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; use the "
             "version of quasibench that wrote it, or start a new run folder"
         )
-
-
-def _sittings(rows: list[Row]) -> dict[str, list[Row]]:
-    """Rows by sitting, in the order of their writing."""
-    sittings: dict[str, list[Row]] = {}
-    for row in rows:
-        sittings.setdefault(row["sitting_id"], []).append(row)
-    return sittings
-
-
-def _whole(sittings: dict[str, list[Row]], notes: list[str]) -> dict[str, list[Row]]:
-    """The sittings without those that a torn write cut short.
-
-    Every contender leaves a row in every sitting, so one that lacks some of the others' is cut.
-    """
-    who = {
-        key: {(r["impl"], r["twin"], r.get("mode")) for r in rows} for key, rows in sittings.items()
-    }
-    point = {key: rows[0]["point_id"] for key, rows in sittings.items()}
-    keys = list(sittings)
-    cut = [
-        key
-        for at, key in enumerate(keys)
-        if any(point[key] == point[later] and who[key] < who[later] for later in keys[at + 1 :])
-        or (key == keys[-1] and any(who[key] < who[other] for other in keys))
-    ]
-    if cut:
-        notes.append(f"cells.jsonl: {len(cut)} unfinished sitting(s) left out: a write was torn")
-    return {key: rows for key, rows in sittings.items() if key not in cut}
-
-
-def _newest(sittings: dict[str, list[Row]]) -> list[Row]:
-    """Rows of one sitting per point: the last complete one in the file, else the last one."""
-    points: dict[str, list[list[Row]]] = {}
-    for rows in sittings.values():
-        points.setdefault(rows[0]["point_id"], []).append(rows)
-    chosen: list[Row] = []
-    for candidates in points.values():
-        newest_first = candidates[::-1]
-        complete = (s for s in newest_first if all(r["status"] not in UNFINISHED for r in s))
-        chosen += next(complete, newest_first[0])
-    return chosen
 
 
 def _table(rows: list[Row], columns: Iterable[str]) -> pd.DataFrame:
