@@ -34,7 +34,7 @@ def ratios(frame: pd.DataFrame, rounds: pd.DataFrame, over: Arm, under: Arm) -> 
     """Every cell where both were timed, with the ratio of their times, `over` / `under`.
 
     Args:
-        frame: `results.load(folder, modes=None)`; rounds: `results.load_samples(folder)`.
+        frame: `results.load(folder, parts=True)`; rounds: `results.load_samples(folder)`.
 
     Returns:
         the rows of `under` with `ratio` (of the smallest samples), `median`, `lo`, `hi` (paired by

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,25 @@ import pandas as pd
 from harness import files, newest, store
 from harness.errors import UsageError
 from harness.files import Row
+from harness.grid import Contender
 from harness.store import SCHEMA_VERSION
+from impls.contract import PARTS
 
 COLUMNS = (
     "point_id cell_id sitting_id repeat status noisy reason impl twin mode framework "
     "framework_version kind device dtype batch steps ragged family input_size hidden_size layers "
     "kernel_width pooling threads gate_error gate_worst gate_tolerance clock rounds n min_ns "
     "median_ns ci_lo_ns ci_hi_ns baseline speedup speedup_lo speedup_hi verdict control "
-    "control_lo control_hi tokens_per_s tflops gbps floor_s staged_floor_s x_of_floor "
-    "x_of_staged profile started_at"
+    "control_lo control_hi graph_baseline graph_speedup graph_speedup_lo graph_speedup_hi "
+    "tokens_per_s tflops gbps floor_s staged_floor_s x_of_floor x_of_staged profile started_at"
 ).split()
 """Columns that a table of `load` always has, null where no row knows them."""
 
 MEASURED = (
     "min_ns median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi control control_lo "
-    "control_hi gate_error gate_tolerance tokens_per_s tflops gbps floor_s staged_floor_s "
-    "x_of_floor x_of_staged error tolerance seconds"
+    "control_hi graph_speedup graph_speedup_lo graph_speedup_hi gate_error gate_tolerance "
+    "tokens_per_s tflops gbps floor_s staged_floor_s x_of_floor x_of_staged error tolerance "
+    "seconds"
 ).split()
 """Columns of numbers, NaN where unknown, also where no row of a run knows them."""
 
@@ -62,16 +65,18 @@ PAPER_SPEEDUPS = pd.DataFrame(
 QRNN layer over an equal cuDNN LSTM layer on a GPU; batch down, steps across."""
 
 
-def load(folder: str | Path, modes: Sequence[str] | None = ("default",)) -> pd.DataFrame:
+def load(folder: str | Path, *, parts: bool = False) -> pd.DataFrame:
     """Rows of the newest complete sitting of every grid point, one row per cell.
 
     Args:
         folder: a run folder (it holds manifest.json and cells.jsonl).
-        modes: rows to keep by `mode`; None = all. What compares whole layers with each other
-            must see no part of one, which is faster because it does less.
+        parts: keep the rows of parts of a layer too. What compares whole layers with each other
+            must see none of them: a part is faster because it does less.
 
     Returns:
-        one row per cell with the columns of `COLUMNS` and whatever else the rows hold; times
+        one row per cell with the columns of `COLUMNS` and whatever else the rows hold; `contender`
+        is who was timed and how ("torch_cupy:graph"; a twin is called like its original), and
+        `yardstick` is the contender whose time `speedup` divides by, in the same mode. Times are
         in nanoseconds (`_ns`) or seconds (`_s`). A point that no complete sitting covers is
         represented by its newest unfinished one (status "interrupted"). Remarks about the file
         are in `.attrs["notes"]`.
@@ -91,8 +96,10 @@ def load(folder: str | Path, modes: Sequence[str] | None = ("default",)) -> pd.D
     frame["noisy"] = frame["noisy"].fillna(False).astype(bool)
     frame["repeat"] = frame["repeat"].fillna(0).astype(int)
     frame["mode"] = frame["mode"].astype(object).fillna("default").astype(str)
-    if modes is not None:
-        frame = frame[frame["mode"].isin(modes)].reset_index(drop=True)
+    frame["contender"] = _named(frame["impl"], frame["mode"])
+    frame["yardstick"] = _named(frame["baseline"], frame["mode"])
+    if not parts:
+        frame = frame[~frame["mode"].isin(PARTS)].reset_index(drop=True)
     frame.attrs = {"notes": notes}
     return frame
 
@@ -202,6 +209,15 @@ def _check_schema(version: object, path: Path) -> None:
             f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; use the "
             "version of quasibench that wrote it, or start a new run folder"
         )
+
+
+def _named(impls: pd.Series, modes: pd.Series) -> pd.Series:
+    """Implementations and modes as the names of contenders; null where there is none."""
+    names = [
+        None if pd.isna(impl) else Contender(impl, mode=mode).name
+        for impl, mode in zip(impls, modes, strict=True)
+    ]
+    return pd.Series(names, impls.index, dtype=object)
 
 
 def _table(rows: list[Row], columns: Iterable[str]) -> pd.DataFrame:

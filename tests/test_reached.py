@@ -18,7 +18,8 @@ def folder(tmp_path_factory):
 
 def load(folder):
     """Rows with all modes, samples and memory of a run."""
-    return results.load(folder, None), results.load_samples(folder), results.load_memory(folder)
+    rows = results.load(folder, parts=True)
+    return rows, results.load_samples(folder), results.load_memory(folder)
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_memory_that_grows_with_length_is_missed(tables):
 
 
 def test_tables_of_whole_layers_see_no_part(folder):
-    frame, plain = results.load(folder, None), results.load(folder)
+    frame, plain = results.load(folder, parts=True), results.load(folder)
     assert set(plain["mode"]) == {"default"}
     assert set(frame["mode"]) == {"default", "gemm", "pooling"}
     assert set(summary.ranking(plain)[0]) == {"torch_native", "torch_eager", "jax_scan"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ COST = {
     ("jax_scan", "default"): 2.5,
 }
 """Times by contender and mode, as multiples of the products alone."""
+REPLAYS = {
+    ("lstm_torch", "default"): 6.0,
+    ("lstm_torch", "graph"): 4.0,
+    ("torch_cupy", "default"): 3.0,
+    ("torch_cupy", "graph"): 1.0,
+    ("torch_cupy", "gemm"): 0.5,
+    ("torch_cupy", "pooling"): 0.2,
+    ("jax_cupy", "default"): 1.6,
+}
+"""The same of a CUDA run, where an LSTM and a QRNN are timed as graph replays too."""
+FEW = [{"kind": "forward", "dtype": "float32", "batch": 8, "steps": steps} for steps in (32, 128)]
 SPEC = {
     "input_size": 320, "hidden_size": 320, "layers": 1, "kernel_width": 2, "pooling": "fo",
     "zoneout": 0.0, "zoneout_mode": "keep", "zoneout_eval": "off", "dense": False,
@@ -43,7 +54,10 @@ def points() -> list[dict[str, Any]]:
 
 
 def write_floor_run(
-    folder: Path, cost: Mapping[tuple[str, str], float] = COST, rounds: int = 14
+    folder: Path,
+    cost: Mapping[tuple[str, str], float] = COST,
+    rounds: int = 14,
+    places: Sequence[dict[str, Any]] | None = None,
 ) -> Path:
     """Write a run folder and return it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +65,7 @@ def write_floor_run(
     manifest |= {"created_at": "2026-11-21T12:00:00+00:00", "machine": HARDWARE}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"ceilings": CEILINGS}))
     cells, members = [], []
-    for point in points():
+    for point in places or points():
         rows, turns = _sitting(point, cost, rounds)
         cells += [json.dumps(row) + "\n" for row in rows]
         members.append(gzip.compress("".join(json.dumps(t) + "\n" for t in turns).encode()))
@@ -79,12 +93,18 @@ def _sitting(
         row |= {**_timing(row, wall), "reason": None, "staged_floor_s": gemm_ns * 1.1e-9}
         del row["_wall"]
         turns += _turns(row, wall, rng)
-        if mode == "default":
-            ratio = cost["lstm_torch", "default"] / factor
-            row |= {"speedup": ratio, "speedup_lo": ratio * 0.99, "speedup_hi": ratio * 1.01}
-            row |= {"baseline": "lstm_torch", "verdict": "FASTER" if ratio > 1.03 else None}
+        if mode in ("default", "graph"):
+            row |= _ratio(cost["lstm_torch", mode] / factor, "speedup")
+            row |= {"baseline": "lstm_torch", "verdict": "FASTER" if row["speedup"] > 1 else None}
+            row |= {"control": 1.0, "control_lo": 0.99, "control_hi": 1.01}
+        if mode == "default" and (replay := cost.get(("lstm_torch", "graph"))):
+            row |= {**_ratio(replay / factor, "graph_speedup"), "graph_baseline": "lstm_torch"}
         rows.append(row)
     return rows, turns
+
+
+def _ratio(value: float, name: str) -> dict[str, float]:
+    return {name: value, f"{name}_lo": value * 0.99, f"{name}_hi": value * 1.01}
 
 
 def memory() -> list[dict[str, Any]]:
