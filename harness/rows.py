@@ -152,10 +152,11 @@ def _derived(row: dict[str, Any], scene: Scene) -> dict[str, Any]:
     point, seconds = scene.point, row["median_ns"] * 1e-9
     tokens = row["tokens"] or point.batch * point.steps
     out: dict[str, Any] = {"tokens_per_s": tokens / seconds}
-    if row["mode"] == "pooling":  # what follows is of layers and of products
-        return out
     spec: ModelSpec = replace(point.spec, family=row["family"])
     dtype = point.placement.dtype
+    if row["mode"] == "pooling":  # what follows is of layers and of products
+        moved = floors.pooling_bytes(spec, point.kind, point.batch * point.steps, dtype)
+        return out | {"bytes": moved, "gbps": moved / seconds * 1e-9}
     cost = floors.cost(spec, point.kind, point.batch, point.steps, dtype)
     if cost is None or point.ragged:  # the formulas count every step of every sequence
         return out
