@@ -42,7 +42,7 @@ class Profile:
         target_halfwidth: a sitting may stop when the 95 % interval of every log ratio is
             narrower than this on each side.
         parts: parts of a layer that are timed alone beside it, where an implementation offers
-            them.
+            them; `parts_from`: only at points of at least so many tokens (batch * steps).
         memory: axes like `grids`: points whose memory is measured, apart from all timing.
         checks: dtypes of the equivalence checks; empty means those of the grid.
         overhead_s: the part of the budget that is not measuring: worker starts, ceilings,
@@ -71,6 +71,7 @@ class Profile:
     max_rounds: int = 300
     seed: int = 1
     parts: tuple[str, ...] = ()
+    parts_from: int = 1
     memory: tuple[dict[str, list[Any]], ...] = ()
     checks: tuple[str, ...] = ()
     overhead_s: float = sum(OVERHEAD_S.values())
@@ -212,6 +213,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "target_halfwidth": lambda key, value: checked.fraction(key, value, zero=False),
     "checks": lambda key, value: tuple(checked.words(key, value, DTYPES)),
     "parts": lambda key, value: tuple(checked.words(key, value, PARTS)),
+    "parts_from": checked.whole,
     "seed": lambda key, value: checked.whole(key, value, 0),
     "modes": lambda key, value: checked.modes(key, value, MODES),
     "drop": lambda key, value: checked.one_of(key, value, DROPS),

@@ -28,14 +28,15 @@ COLUMNS = (
     "kernel_width pooling threads gate_error gate_worst gate_tolerance clock rounds n min_ns "
     "median_ns ci_lo_ns ci_hi_ns baseline speedup speedup_lo speedup_hi verdict control "
     "control_lo control_hi graph_baseline graph_speedup graph_speedup_lo graph_speedup_hi "
-    "tokens_per_s tflops gbps floor_s staged_floor_s x_of_floor x_of_staged profile started_at"
+    "tokens_per_s bytes tflops gbps floor_s staged_floor_s x_of_floor x_of_staged "
+    "profile started_at"
 ).split()
 """Columns that a table of `load` always has, null where no row knows them."""
 
 MEASURED = (
     "min_ns median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi control control_lo "
     "control_hi graph_speedup graph_speedup_lo graph_speedup_hi gate_error gate_tolerance "
-    "tokens_per_s tflops gbps floor_s staged_floor_s x_of_floor x_of_staged error tolerance "
+    "tokens_per_s bytes tflops gbps floor_s staged_floor_s x_of_floor x_of_staged error tolerance "
     "seconds"
 ).split()
 """Columns of numbers, NaN where unknown, also where no row of a run knows them."""

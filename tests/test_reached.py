@@ -144,7 +144,8 @@ def test_rows_from_before_there_were_modes_are_whole_layers(folder, tmp_path):
 
 
 VIEWS = {
-    "reached": plots.reached,
+    "reached": lambda *tables: plots.reached(*tables, {}),
+    "rates": lambda frame, rounds, memory: plots.part_rates(frame, {}),
     "times": lambda frame, rounds, memory: plots.part_times(frame),
     "ratios": lambda frame, rounds, memory: plots.part_ratios(frame, rounds),
     "dots": lambda frame, rounds, memory: plots.part_dots(frame),

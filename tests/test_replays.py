@@ -113,7 +113,9 @@ def test_a_run_of_parts_and_replays_gets_all_its_pages(folder, tmp_path):
         pytest.importorskip(module)
     from harness import report
 
-    report.render(folder, tmp_path / "html", ["speed"])
+    report.render(folder, tmp_path / "html", ["speed", "floor"])
     page = (tmp_path / "html" / "speed.html").read_text(encoding="utf-8")
     assert "CUDA-graph replays, against the LSTM" in page
     assert "torch_cupy:graph" in page
+    page = (tmp_path / "html" / "floor.html").read_text(encoding="utf-8")
+    assert "measured copy bandwidth, at 64 MB and more" in page

@@ -81,7 +81,8 @@ def _sitting(
     point_id = _digest(point, 12)
     rng = np.random.default_rng(int(point_id, 16))
     shared = {"schema_version": 1, "record": "speed", "point_id": point_id, "sitting_id": point_id}
-    shared |= {"profile": "floor", "repeat": 0, "device": "cpu", "ragged": False, "threads": 2}
+    shared |= {"profile": "floor", "repeat": 0, "ragged": False, "threads": 2}
+    shared["device"] = "cuda" if ("torch_cupy", "default") in cost else "cpu"
     shared |= {**SPEC, **point, "noisy": False, "attempt": 1, "framework_version": "1"}
     rows, turns = [], []
     gemm_ns = 1e3 * point["batch"] * point["steps"] * (3 if point["kind"] == "backward" else 1)
@@ -91,6 +92,9 @@ def _sitting(
         row = {**shared, **who, "cell_id": _digest([point_id, impl, mode], 16), "status": "ok"}
         wall = gemm_ns * factor * np.exp(np.abs(0.004 * rng.standard_normal(rounds)))
         row |= {**_timing(row, wall), "reason": None, "staged_floor_s": gemm_ns * 1.1e-9}
+        if mode == "pooling":
+            item = 2 if point["dtype"] == "bfloat16" else 4
+            row["bytes"] = 4 * 320 * point["batch"] * point["steps"] * item
         del row["_wall"]
         turns += _turns(row, wall, rng)
         if mode in ("default", "graph"):
