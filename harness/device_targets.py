@@ -42,7 +42,7 @@ def _line(
     if len(shares):
         verdict = "met" if good else "missed"
         reached = f"worst {number(shares.iloc[0])}, median {number(shares.median())}"
-        fewest = int(cells.loc[shares.index, "n"].min())
+        fewest = int(cells.loc[shares.index, ["n", "rounds"]].min(axis=None))
         if fewest < ENOUGH:
             remarks = f"a figure of only {fewest} samples, {ENOUGH} are asked for"
             verdict = "open" if good else verdict
