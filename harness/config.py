@@ -13,6 +13,7 @@ from harness import checked, grid
 from harness.axes import axes_of, memory_of
 from harness.checked import known_keys, parse_duration
 from harness.errors import UsageError, nearest
+from harness.modes import WHOLE
 from impls.contract import DTYPES, PARTS, SpecError
 
 OVERHEAD_S = {"worker start": 6.0, "ceilings": 7.0, "equivalence checks": 18.0, "report": 16.0}
@@ -20,7 +21,6 @@ OVERHEAD_S = {"worker start": 6.0, "ceilings": 7.0, "equivalence checks": 18.0, 
 MIN_ROUNDS = 7
 FEWEST_ROUNDS = 3
 """Rounds below which a point is dropped rather than measured with a wide interval."""
-MODES = ("default", "graph")
 DROPS = ("dearest", "last")
 
 
@@ -215,7 +215,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "parts": lambda key, value: tuple(checked.words(key, value, PARTS)),
     "parts_from": checked.whole,
     "seed": lambda key, value: checked.whole(key, value, 0),
-    "modes": lambda key, value: checked.modes(key, value, MODES),
+    "modes": lambda key, value: checked.modes(key, value, WHOLE),
     "drop": lambda key, value: checked.one_of(key, value, DROPS),
     "device_tests": lambda key, value: parse_duration(value, key),
 }

@@ -14,6 +14,7 @@ import harness
 import impls
 from harness import paths, system
 from harness.errors import UsageError, nearest
+from impls.contract import PARTS
 
 NOTEBOOKS = ("speed", "floor", "equivalence")
 """Pages in the order of the navigation; a further notebook in the folder follows them."""
@@ -92,7 +93,7 @@ def render(
     manifest = results.load_manifest(folder)
     sources = source_folder()
     files = _chosen(sources, notebooks)
-    if notebooks is None and not (results.load(folder, parts=True)["mode"] != "default").any():
+    if notebooks is None and not results.load(folder, parts=True)["mode"].isin(PARTS).any():
         files = [file for file in files if file.stem != WITH_PARTS]
     out = Path(out) if out is not None else paths.html_folder()
     out.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,8 @@ import pandas as pd
 from harness import files, newest, store
 from harness.errors import UsageError
 from harness.files import Row
-from harness.grid import Contender
+from harness.modes import WHOLE, named
 from harness.store import SCHEMA_VERSION
-from impls.contract import PARTS
 
 COLUMNS = (
     "point_id cell_id sitting_id repeat status noisy reason impl twin mode framework "
@@ -100,7 +99,7 @@ def load(folder: str | Path, *, parts: bool = False) -> pd.DataFrame:
     frame["contender"] = _named(frame["impl"], frame["mode"])
     frame["yardstick"] = _named(frame["baseline"], frame["mode"])
     if not parts:
-        frame = frame[~frame["mode"].isin(PARTS)].reset_index(drop=True)
+        frame = frame[frame["mode"].isin(WHOLE)].reset_index(drop=True)
     frame.attrs = {"notes": notes}
     return frame
 
@@ -215,7 +214,7 @@ def _check_schema(version: object, path: Path) -> None:
 def _named(impls: pd.Series, modes: pd.Series) -> pd.Series:
     """Implementations and modes as the names of contenders; null where there is none."""
     names = [
-        None if pd.isna(impl) else Contender(impl, mode=mode).name
+        None if pd.isna(impl) else named(impl, mode)
         for impl, mode in zip(impls, modes, strict=True)
     ]
     return pd.Series(names, impls.index, dtype=object)

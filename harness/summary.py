@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.modes import WHOLE
 from harness.stats import Interval, geometric_mean
-from impls.contract import PARTS
 
 SCENE_FIELDS = (
     "dtype device ragged input_size hidden_size layers kernel_width pooling zoneout zoneout_mode "
@@ -96,7 +96,7 @@ def labelled(frame: pd.DataFrame) -> pd.DataFrame:
 def arms(frame: pd.DataFrame) -> pd.DataFrame:
     """Timed rows of the contenders that are compared with the LSTM: no twins, LSTMs or parts."""
     kept = (frame["status"] == "ok") & ~frame["twin"] & (frame["family"] != "lstm")
-    kept &= ~frame["mode"].isin(PARTS)
+    kept &= frame["mode"].isin(WHOLE)
     return frame[kept & frame["speedup"].notna()]
 
 
