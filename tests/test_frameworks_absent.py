@@ -87,7 +87,10 @@ def test_report_reads_recorded_rows_without_any_framework(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "index.html").exists()
     page = (tmp_path / "html" / "speed.html").read_text(encoding="utf-8")
+    assert "CUDA-graph replays, against the LSTM" in page
     assert [n for names in NEW.values() for n in names if n not in page] == []
+    floor = (tmp_path / "html" / "floor.html").read_text(encoding="utf-8")
+    assert "measured copy bandwidth, at 64 MB and more" in floor
 
 
 @pytest.mark.parametrize(

@@ -106,16 +106,3 @@ def test_every_view_shows_both(frame, folder, tmp_path):
     assert "jax_cupy" not in paper
     picture(frame, tmp_path / "both.png")
     assert (tmp_path / "both.png").stat().st_size > 10_000
-
-
-def test_a_run_of_parts_and_replays_gets_all_its_pages(folder, tmp_path):
-    for module in ("papermill", "nbconvert", "seaborn"):
-        pytest.importorskip(module)
-    from harness import report
-
-    report.render(folder, tmp_path / "html", ["speed", "floor"])
-    page = (tmp_path / "html" / "speed.html").read_text(encoding="utf-8")
-    assert "CUDA-graph replays, against the LSTM" in page
-    assert "torch_cupy:graph" in page
-    page = (tmp_path / "html" / "floor.html").read_text(encoding="utf-8")
-    assert "measured copy bandwidth, at 64 MB and more" in page
