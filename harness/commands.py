@@ -12,14 +12,13 @@ import os
 import sys
 import time
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 import impls
-from harness import clock, gate, parts, peak
+from harness import clock, gate, parts, peak, present
 from harness.grid import Point, params_of, work_of
 from impls import reference
 from impls.contract import (
@@ -84,9 +83,9 @@ class Commands:
         gc.freeze()  # a later collection need not walk through all of a framework's modules
         return {
             "python": ".".join(map(str, sys.version_info[:3])),
-            "versions": {module: _version(module) for module in modules},
+            "versions": {module: present.version(module) for module in modules},
             "import_s": time.perf_counter() - start,
-            **_threads(),
+            **present.threads(),
         }
 
     def bind(self, cpus: list[int]) -> dict[str, Any]:
@@ -96,7 +95,7 @@ class Commands:
             for task in tasks.iterdir():
                 with contextlib.suppress(ProcessLookupError):
                     os.sched_setaffinity(int(task.name), cpus)
-        return _threads()
+        return present.threads()
 
     def prepare(
         self, point: dict[str, Any], impl: str, seed: int, cache: str, mode: str = "default"
@@ -132,12 +131,12 @@ class Commands:
             **found.columns(),
             "prepare_s": prepare_s,
             "first_call_s": first_s,
-            "framework_version": _version(card.requires[0]) if card.requires else None,
+            "framework_version": present.version(card.requires[0]) if card.requires else None,
             "algorithm": card.algorithm(spec, at.placement, work) if card.algorithm else None,
             "precision": getattr(session, "precision", None),
             "tokens": _tokens(work),
             "parameters": int(sum(value.size for value in params.values())),
-            **_threads(),
+            **present.threads(),
         }
 
     def block(self, samples: int, inner: int, burn: int) -> dict[str, Any]:
@@ -233,25 +232,3 @@ def _tokens(work: Work) -> int:
     """Valid steps of all sequences."""
     steps, batch, _ = work.x.shape
     return steps * batch if work.lengths is None else int(work.lengths.sum())
-
-
-def _version(module: str) -> str | None:
-    found = getattr(sys.modules.get(module), "__version__", None)
-    if found is not None:
-        return str(found)
-    try:
-        return metadata.version(module)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _threads() -> dict[str, Any]:
-    """The CPUs this process may use and the threads it has, torch's own pool named."""
-    affine = hasattr(os, "sched_getaffinity")
-    tasks = Path("/proc/self/task")
-    pool = getattr(sys.modules.get("torch"), "get_num_threads", None)
-    return {
-        "cpus": len(os.sched_getaffinity(0)) if affine else os.cpu_count(),
-        "tasks": len(list(tasks.iterdir())) if tasks.exists() else None,
-        "torch_threads": None if pool is None else pool(),
-    }

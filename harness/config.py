@@ -10,36 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import checked, grid
+from harness.axes import axes_of, memory_of
 from harness.checked import known_keys, parse_duration
 from harness.errors import UsageError, nearest
-from impls.contract import (
-    DTYPES,
-    KINDS,
-    PARTS,
-    POOLINGS,
-    ZONEOUT_EVALS,
-    ZONEOUT_MODES,
-    ModelSpec,
-    SpecError,
-)
+from harness.modes import WHOLE
+from impls.contract import DTYPES, PARTS, SpecError
 
 OVERHEAD_S = {"worker start": 6.0, "ceilings": 7.0, "equivalence checks": 18.0, "report": 16.0}
 """Seconds that are kept for what is not a sitting, where a profile gives no `overhead`."""
 MIN_ROUNDS = 7
 FEWEST_ROUNDS = 3
 """Rounds below which a point is dropped rather than measured with a wide interval."""
-WORDS: dict[str, tuple[str, ...]] = {
-    "kind": KINDS,
-    "device": ("cpu", "cuda"),
-    "dtype": DTYPES,
-    "pooling": POOLINGS,
-    "zoneout_mode": ZONEOUT_MODES,
-    "zoneout_eval": ZONEOUT_EVALS,
-}
-"""Axes whose values are words."""
-MODES = ("default", "graph")
 DROPS = ("dearest", "last")
-NEEDED = ("kind", "batch", "steps")
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,7 @@ class Profile:
         target_halfwidth: a sitting may stop when the 95 % interval of every log ratio is
             narrower than this on each side.
         parts: parts of a layer that are timed alone beside it, where an implementation offers
-            them.
+            them; `parts_from`: only at points of at least so many tokens (batch * steps).
         memory: axes like `grids`: points whose memory is measured, apart from all timing.
         checks: dtypes of the equivalence checks; empty means those of the grid.
         overhead_s: the part of the budget that is not measuring: worker starts, ceilings,
@@ -89,6 +71,7 @@ class Profile:
     max_rounds: int = 300
     seed: int = 1
     parts: tuple[str, ...] = ()
+    parts_from: int = 1
     memory: tuple[dict[str, list[Any]], ...] = ()
     checks: tuple[str, ...] = ()
     overhead_s: float = sum(OVERHEAD_S.values())
@@ -158,8 +141,8 @@ def parse(text: str, name: str) -> Profile:
         raise UsageError("no [profile] table: give one with at least `budget`")
     if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
         raise UsageError("no [[grid]] table (two brackets): give at least one")
-    checked = tuple(_axes(axes, f"[[grid]] {n}") for n, axes in enumerate(grids, 1))
-    profile = Profile(name=name, grids=checked, memory=_memory(table), **_head(head))
+    found = tuple(axes_of(axes, f"[[grid]] {n}") for n, axes in enumerate(grids, 1))
+    profile = Profile(name=name, grids=found, memory=memory_of(table), **_head(head))
     try:
         asked = grid.points(profile, threads=1)
         asked += grid.points(replace(profile, grids=profile.memory), threads=1)
@@ -176,18 +159,6 @@ def parse(text: str, name: str) -> Profile:
             "every [[grid]], or leave them out"
         )
     return profile
-
-
-def _memory(table: Mapping[str, Any]) -> tuple[dict[str, list[Any]], ...]:
-    """The [[memory]] tables, forward calls on the CPU only."""
-    given = table.get("memory", [])
-    if not isinstance(given, list) or not all(isinstance(axes, dict) for axes in given):
-        raise UsageError("[memory]: give [[memory]] (two brackets)")
-    found = tuple(_axes(axes, f"[[memory]] {n}") for n, axes in enumerate(given, 1))
-    for n, axes in enumerate(found, 1):
-        if axes["kind"] != ["forward"] or axes.get("device", ["cpu"]) != ["cpu"]:
-            raise UsageError(f'[[memory]] {n}: give kind = "forward" and device = "cpu"')
-    return found
 
 
 def _read(path: Path, given: str) -> str:
@@ -242,8 +213,9 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "target_halfwidth": lambda key, value: checked.fraction(key, value, zero=False),
     "checks": lambda key, value: tuple(checked.words(key, value, DTYPES)),
     "parts": lambda key, value: tuple(checked.words(key, value, PARTS)),
+    "parts_from": checked.whole,
     "seed": lambda key, value: checked.whole(key, value, 0),
-    "modes": lambda key, value: checked.modes(key, value, MODES),
+    "modes": lambda key, value: checked.modes(key, value, WHOLE),
     "drop": lambda key, value: checked.one_of(key, value, DROPS),
     "device_tests": lambda key, value: parse_duration(value, key),
 }
@@ -256,37 +228,3 @@ _DEFAULTS = {
     "repeats": 1,
     "compile": False,
 }
-
-
-def _axes(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
-    """One [[grid]] table with every value checked and every scalar made a list."""
-    if "family" in table:
-        raise UsageError(
-            f"{where}: 'family' is no axis, every implementation brings its own: choose with "
-            "`contenders` in [profile]"
-        )
-    known_keys(table, grid.AXES, where, "axes")
-    for key in NEEDED:
-        if key not in table:
-            raise UsageError(f"{where}: no `{key}`: give a value or a list of values")
-    out = {}
-    for key, given in table.items():
-        values = given if isinstance(given, list) else [given]
-        if not values:
-            raise UsageError(f"{where}: {key} = []: give at least one value")
-        try:
-            out[key] = [_value(key, value) for value in values]
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
-    return out
-
-
-def _value(key: str, value: Any) -> Any:
-    if key in WORDS:
-        return checked.one_of(key, value, WORDS[key])
-    usual = getattr(ModelSpec, key, False if key == "ragged" else 1)
-    if isinstance(usual, bool):
-        return checked.flag(key, value)
-    if isinstance(usual, float):
-        return checked.fraction(key, value, zero=True)
-    return checked.whole(key, value)

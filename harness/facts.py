@@ -29,7 +29,8 @@ class Control:
 
     Attributes:
         mean: geometric mean of the ratio over sittings.
-        wrong, sittings: sittings whose interval excludes 1, of how many.
+        wrong, sittings: sittings whose interval excludes 1, of how many; one with CUDA-graph
+            replays counts twice, since they have a control of their own.
         twins_wrong, twins: the same over every twin that was measured.
     """
 
@@ -41,9 +42,9 @@ class Control:
 
 
 def control(frame: pd.DataFrame) -> Control | None:
-    """The A/A control: one per sitting (the baseline's twin), and all twins; None without one."""
+    """The A/A control: one per sitting and mode (the baseline's twin), and all twins; or None."""
     known = frame.dropna(subset=["control", "control_lo", "control_hi"])
-    sittings = known[~known["twin"]].drop_duplicates("sitting_id")
+    sittings = known[~known["twin"]].drop_duplicates(["sitting_id", "mode"])
     if sittings.empty:
         return None
     twins = known[known["twin"]]

@@ -145,6 +145,16 @@ def cost(spec: ModelSpec, kind: str, batch: int, steps: int, dtype: str) -> Cost
     )
 
 
+def pooling_bytes(spec: ModelSpec, kind: str, positions: int, dtype: str) -> int:
+    """Bytes that the pooling of one layer must move, gate sums from and to memory.
+
+    Forward: gate sums in, y out. Backward: that, then gate sums and dy in, their gradients out.
+    `positions` are steps times sequences.
+    """
+    stages = _qrnn_stages(spec, kind, 0, positions)
+    return sum(size for name, _, size in stages if name.startswith("pool")) * ITEM_BYTES[dtype]
+
+
 def floor_s(cost: Cost, ceilings: Ceilings, dtype: str) -> float:
     """Seconds below which no implementation can go, if the data come from memory.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.draws import params_of, work_of
 from harness.errors import UsageError, nearest
+from harness.modes import named
 from impls.contract import PARTS, Kind, ModelSpec, Placement, spec_fields
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ class Contender:
     @property
     def name(self) -> str:
         """E.g. "torch_native", "torch_native:gemm"; a twin's ends in "#twin"."""
-        mode = "" if self.mode == "default" else f":{self.mode}"
-        return f"{self.impl}{mode}{'#twin' * self.twin}"
+        return named(self.impl, self.mode) + "#twin" * self.twin
 
     @property
     def is_part(self) -> bool:

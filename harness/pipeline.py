@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import (
-    ceilings,
-    device_tests,
-    equivalence,
-    files,
-    machine,
-    memory,
-    paths,
-    report,
-    system,
-)
+from harness import ceilings, files, machine, memory, paths, proofs, report, system
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile
 from harness.errors import UsageError
 from harness.floors import Ceilings
 from harness.grid import PROTOCOL_VERSION, Contender, parse_only, points, select
 from harness.importance import in_order
-from harness.plan import Plan, build, chosen
+from harness.plan import Plan, build
 from harness.process import WorkerFailure
 from harness.progress import Progress, words
 from harness.speed import run_speed
@@ -38,10 +27,6 @@ from harness.stop import InterruptError, Stop
 from harness.store import RunFolder, read_manifest, read_rows
 
 INTERRUPTED = 130
-TESTS_SHARE = 0.25
-"""Most of a budget that the tests on a device and the checks beside them may take."""
-MOST_SAID = 5
-"""Failed claims of one implementation that are said one by one."""
 END_S = 12.0
 """Kept back where the budget is a hard end: the last rounds of a sitting, and ending workers."""
 
@@ -113,32 +98,23 @@ def run_profile(
     profile, budget_s = _profile(name, budget)
     filters = parse_only(only)
     select(points(profile), filters)
-    if profile.device == "cuda" and not system.gpus():
-        raise UsageError(
-            f"profile {name!r} measures a CUDA device and nvidia-smi lists none here: run it on a "
-            "machine with one (nothing was written)"
-        )
+    _require_device(profile)
     place = out or paths.run_folder(profile.name)
     with RunFolder.open(place, profile.name, PROTOCOL_VERSION, repair=repair) as folder:
         progress = Progress()
         try:
             _describe(profile, folder)
-            failed = "equivalence" in parts and _proofs(profile, folder, progress, budget_s)
+            failed = "equivalence" in parts and proofs.prove(profile, folder, progress, budget_s)
             folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
             todo = memory.open_of(profile, files.read_lines(folder.path / "memory.jsonl")[0])
             before = len(folder.rows)
+            pages = "equivalence" in parts
             if profile.drop == "last":
-                kept = END_S
-                if "equivalence" in parts and report.lacking() is None:
-                    kept += profile.overhead_of("report")
-                end = started + budget_s - kept
+                kept = profile.overhead_of("report") if pages and report.lacking() is None else 0.0
+                end = started + budget_s - END_S - kept
                 interrupted = in_order(profile, folder, progress, filters, end)
             else:
-                rest = ("worker start", *(["report"] if "equivalence" in parts else []))
-                overhead = profile.overhead_of(*rest) + memory.seconds(todo)
-                left = max(0.0, budget_s - (time.monotonic() - started))
-                known = Ceilings.from_dict(folder.manifest["ceilings"])
-                plan = build(profile, folder.rows, known, left, filters, min(overhead, left))
+                plan = _planned(profile, folder, filters, started + budget_s, pages, todo)
                 interrupted = _speed(plan, folder, progress, started)
             failed = _wrong(folder.rows[before:], progress) or failed
             if not interrupted:
@@ -150,76 +126,35 @@ def run_profile(
     return INTERRUPTED if interrupted else int(failed)
 
 
+def _require_device(profile: Profile) -> None:
+    if profile.device == "cuda" and not system.gpus():
+        raise UsageError(
+            f"profile {profile.name!r} measures a CUDA device and nvidia-smi lists none here: run "
+            "it on a machine with one (nothing was written)"
+        )
+
+
+def _planned(
+    profile: Profile,
+    folder: RunFolder,
+    filters: Mapping[str, str],
+    end: float,
+    pages: bool,
+    todo: Sequence[memory.Open],
+) -> Plan:
+    """The plan of what is open, in the time that is left until `end` of the monotonic clock."""
+    rest = ("worker start", *(["report"] if pages else []))
+    overhead = profile.overhead_of(*rest) + memory.seconds(todo)
+    left = max(0.0, end - time.monotonic())
+    known = Ceilings.from_dict(folder.manifest["ceilings"])
+    return build(profile, folder.rows, known, left, filters, min(overhead, left))
+
+
 def _describe(profile: Profile, folder: RunFolder) -> None:
     """Record in the manifest what is asked and on which machine."""
     asked = {key: value for key, value in asdict(profile).items() if key != "name"}
     threads = machine.thread_count(profile.threads)
     folder.update_manifest(plan=asked, machine=machine.fingerprint(threads))
-
-
-def _proofs(profile: Profile, folder: RunFolder, progress: Progress, budget_s: float) -> bool:
-    """The equivalence checks, beside the device's own tests if the profile has any; True = failed.
-
-    Tests that ran to their end are not run again for the same machine and sources.
-    """
-    if profile.device_tests_s is None:
-        return _equivalence(profile, folder, progress)
-    limit_s = min(profile.device_tests_s, TESTS_SHARE * budget_s)
-    key = sorted(_keys(profile).values())
-    found = folder.manifest.get("gpu_tests") or {}
-    if found.get("key") == key and found["ended"] == "done":
-        failed = _equivalence(profile, folder, progress, limit_s)
-    else:
-        progress.note(f"running the tests marked gpu and the checks, {words(limit_s)} at most")
-        with device_tests.DeviceTests(folder.logs, limit_s) as tests:
-            failed = _equivalence(profile, folder, progress, limit_s)
-            found = {**tests.finish(), "key": key}
-        folder.update_manifest(gpu_tests=found)
-    for line in device_tests.words(found):
-        progress.note(line)
-    return failed or device_tests.wrong(found)
-
-
-def _equivalence(
-    profile: Profile, folder: RunFolder, progress: Progress, limit_s: float | None = None
-) -> bool:
-    """Check every contender that has no rows yet under its present sources; True = one failed."""
-    keys = _keys(profile)
-    names = list(keys)
-    recorded, _ = files.read_lines(folder.path / "equivalence.jsonl")
-    dtypes = profile.checks or tuple(dict.fromkeys(p.placement.dtype for p in points(profile)))
-    device = points(profile)[0].placement.device
-    known = {(r["impl"], r.get("stale_key"), r.get("device"), r["dtype"]) for r in recorded}
-    todo = [n for n in names if any((n, keys[n], device, d) not in known for d in dtypes)]
-    failed = [
-        r for r in recorded if r["status"] == "failed" and r["stale_key"] == keys.get(r["impl"])
-    ]
-    if todo:
-        progress.note(f"checking {', '.join(todo)} against the float64 oracle")
-    with Stop() as stop:
-        at_once = 2 if limit_s is None else max(2, system.cores() // 3)
-        checking = equivalence.check_all(
-            todo, dtypes, device, folder.logs, stop, at_once=at_once, limit_s=limit_s
-        )
-        for impl, found in checking:
-            folder.append_equivalence([{**row, "stale_key": keys[impl]} for row in found])
-            failed += [row for row in found if row["status"] == "failed"]
-    said = Counter[str]()
-    for row in failed:
-        said[str(row["impl"])] += 1
-        if said[str(row["impl"])] <= MOST_SAID:
-            progress.note(f"FAILED {row['impl']}: {row['claim']}: {row['message']}")
-    for impl, count in said.items():
-        if count > MOST_SAID:
-            progress.note(f"FAILED {impl}: {count - MOST_SAID} more claims (equivalence.jsonl)")
-    return bool(failed)
-
-
-def _keys(profile: Profile) -> dict[str, str]:
-    """The stale_key of every contender here and now."""
-    threads = machine.thread_count(profile.threads)
-    print_hash = machine.fingerprint_hash(machine.fingerprint(threads))
-    return {name: machine.stale_key(name, print_hash, threads) for name in chosen(profile)}
 
 
 def _memory(

@@ -147,7 +147,7 @@ class _Lineup:
         """The point with its contenders; its share is still open."""
         arms, absent = [], []
         for name, card in self.cards.items():
-            for one in self._modes(name, card):
+            for one in self._modes(name, card, point):
                 found = _hindrance(card, point)
                 if found is None and one.is_part and (reason := parts.hindrance(point)):
                     found = "unsupported", reason
@@ -166,7 +166,7 @@ class _Lineup:
         cells = [*sitting.contenders, *(contender for contender, _, _ in sitting.absent)]
         return {cell_id(sitting.point, one): self.stale_keys[one.impl] for one in cells}
 
-    def _modes(self, name: str, card: Implementation | str) -> list[Contender]:
+    def _modes(self, name: str, card: Implementation | str, point: Point) -> list[Contender]:
         """The whole layer in the profile's modes, and the parts of it that are asked for.
 
         Of both what the card offers; a card that is broken has its row in mode "default".
@@ -174,7 +174,8 @@ class _Lineup:
         if isinstance(card, str):
             return [Contender(name)]
         modes = [m for m in self.profile.modes if m == "default" or card.capture is not None]
-        asked = [part for part in self.profile.parts if part in card.parts]
+        wide = point.batch * point.steps >= self.profile.parts_from
+        asked = [part for part in self.profile.parts if wide and part in card.parts]
         return [Contender(name, mode=mode) for mode in (*modes, *asked)]
 
     def _twins(self, able: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.modes import named
 from harness.stats import paired_ratio
 from harness.summary import SEED, bracket, count, number
 from harness.targets import (
@@ -35,7 +36,7 @@ def ratios(frame: pd.DataFrame, rounds: pd.DataFrame, over: Arm, under: Arm) -> 
     """Every cell where both were timed, with the ratio of their times, `over` / `under`.
 
     Args:
-        frame: `results.load(folder, modes=None)`; rounds: `results.load_samples(folder)`.
+        frame: `results.load(folder, parts=True)`; rounds: `results.load_samples(folder)`.
 
     Returns:
         the rows of `under` with `ratio` (of the smallest samples), `median`, `lo`, `hi` (paired by
@@ -172,7 +173,7 @@ def _absence(frame: pd.DataFrame, target: Target) -> str:
     """Why there is no number for a target."""
     for impl, mode in (target.over, target.under):
         own = frame[(frame["impl"] == impl) & (frame["mode"] == mode)]
-        name = impl if mode == "default" else f"{impl}:{mode}"
+        name = named(impl, mode)
         if own.empty:
             return f"{name} is no contender of this run"
         own = select(own, target.where)

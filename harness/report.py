@@ -93,7 +93,7 @@ def render(
     manifest = results.load_manifest(folder)
     sources = source_folder()
     files = _chosen(sources, notebooks)
-    if notebooks is None and not results.load(folder, None)["mode"].isin(PARTS).any():
+    if notebooks is None and not results.load(folder, parts=True)["mode"].isin(PARTS).any():
         files = [file for file in files if file.stem != WITH_PARTS]
     out = Path(out) if out is not None else paths.html_folder()
     out.mkdir(parents=True, exist_ok=True)

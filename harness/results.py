@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness import files, store
+from harness import files, newest, store
 from harness.errors import UsageError
 from harness.files import Row
+from harness.modes import WHOLE, named
 from harness.store import SCHEMA_VERSION
 
 COLUMNS = (
@@ -25,15 +26,17 @@ COLUMNS = (
     "framework_version kind device dtype batch steps ragged family input_size hidden_size layers "
     "kernel_width pooling threads gate_error gate_worst gate_tolerance clock rounds n min_ns "
     "median_ns ci_lo_ns ci_hi_ns baseline speedup speedup_lo speedup_hi verdict control "
-    "control_lo control_hi tokens_per_s tflops gbps floor_s staged_floor_s x_of_floor "
-    "x_of_staged profile started_at"
+    "control_lo control_hi graph_baseline graph_speedup graph_speedup_lo graph_speedup_hi "
+    "tokens_per_s bytes tflops gbps floor_s staged_floor_s x_of_floor x_of_staged "
+    "profile started_at"
 ).split()
 """Columns that a table of `load` always has, null where no row knows them."""
 
 MEASURED = (
     "min_ns median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi control control_lo "
-    "control_hi gate_error gate_tolerance tokens_per_s tflops gbps floor_s staged_floor_s "
-    "x_of_floor x_of_staged error tolerance seconds"
+    "control_hi graph_speedup graph_speedup_lo graph_speedup_hi gate_error gate_tolerance "
+    "tokens_per_s bytes tflops gbps floor_s staged_floor_s x_of_floor x_of_staged error tolerance "
+    "seconds"
 ).split()
 """Columns of numbers, NaN where unknown, also where no row of a run knows them."""
 
@@ -45,9 +48,6 @@ MEMORY_COLUMNS = (
     "cell_id impl status reason kind device dtype batch steps mem_method extra_bytes peak_bytes "
     "output_bytes minimum_bytes"
 ).split()
-
-UNFINISHED = ("interrupted", "skipped")
-"""Statuses that an earlier, complete sitting of the same point outranks."""
 
 SAMPLE_COLUMNS = ["sitting_id", "cell_id", "round", "wall_ns", "cpu_ns"]
 
@@ -65,16 +65,18 @@ PAPER_SPEEDUPS = pd.DataFrame(
 QRNN layer over an equal cuDNN LSTM layer on a GPU; batch down, steps across."""
 
 
-def load(folder: str | Path, modes: Sequence[str] | None = ("default",)) -> pd.DataFrame:
+def load(folder: str | Path, *, parts: bool = False) -> pd.DataFrame:
     """Rows of the newest complete sitting of every grid point, one row per cell.
 
     Args:
         folder: a run folder (it holds manifest.json and cells.jsonl).
-        modes: rows to keep by `mode`; None = all. What compares whole layers with each other
-            must see no part of one, which is faster because it does less.
+        parts: keep the rows of parts of a layer too. What compares whole layers with each other
+            must see none of them: a part is faster because it does less.
 
     Returns:
-        one row per cell with the columns of `COLUMNS` and whatever else the rows hold; times
+        one row per cell with the columns of `COLUMNS` and whatever else the rows hold; `contender`
+        is who was timed and how ("torch_cupy:graph"; a twin is called like its original), and
+        `yardstick` is the contender whose time `speedup` divides by, in the same mode. Times are
         in nanoseconds (`_ns`) or seconds (`_s`). A point that no complete sitting covers is
         represented by its newest unfinished one (status "interrupted"). Remarks about the file
         are in `.attrs["notes"]`.
@@ -86,16 +88,18 @@ def load(folder: str | Path, modes: Sequence[str] | None = ("default",)) -> pd.D
     load_manifest(folder)
     found, torn = store.read_rows(folder)
     notes = [torn] if torn else []
-    sittings = _sittings(_rows(found, folder / "cells.jsonl"))
+    sittings = newest.sittings(_rows(found, folder / "cells.jsonl"))
     if torn or (folder / "cells.torn").exists():
-        sittings = _whole(sittings, notes)
-    frame = _table(_newest(sittings), COLUMNS)
+        sittings = newest.whole(sittings, notes)
+    frame = _table(newest.newest(sittings), COLUMNS)
     frame["twin"] = frame["twin"].fillna(False).astype(bool)
     frame["noisy"] = frame["noisy"].fillna(False).astype(bool)
     frame["repeat"] = frame["repeat"].fillna(0).astype(int)
     frame["mode"] = frame["mode"].astype(object).fillna("default").astype(str)
-    if modes is not None:
-        frame = frame[frame["mode"].isin(modes)].reset_index(drop=True)
+    frame["contender"] = _named(frame["impl"], frame["mode"])
+    frame["yardstick"] = _named(frame["baseline"], frame["mode"])
+    if not parts:
+        frame = frame[frame["mode"].isin(WHOLE)].reset_index(drop=True)
     frame.attrs = {"notes": notes}
     return frame
 
@@ -207,46 +211,13 @@ def _check_schema(version: object, path: Path) -> None:
         )
 
 
-def _sittings(rows: list[Row]) -> dict[str, list[Row]]:
-    """Rows by sitting, in the order of their writing."""
-    sittings: dict[str, list[Row]] = {}
-    for row in rows:
-        sittings.setdefault(row["sitting_id"], []).append(row)
-    return sittings
-
-
-def _whole(sittings: dict[str, list[Row]], notes: list[str]) -> dict[str, list[Row]]:
-    """The sittings without those that a torn write cut short.
-
-    Every contender leaves a row in every sitting, so one that lacks some of the others' is cut.
-    """
-    who = {
-        key: {(r["impl"], r["twin"], r.get("mode")) for r in rows} for key, rows in sittings.items()
-    }
-    point = {key: rows[0]["point_id"] for key, rows in sittings.items()}
-    keys = list(sittings)
-    cut = [
-        key
-        for at, key in enumerate(keys)
-        if any(point[key] == point[later] and who[key] < who[later] for later in keys[at + 1 :])
-        or (key == keys[-1] and any(who[key] < who[other] for other in keys))
+def _named(impls: pd.Series, modes: pd.Series) -> pd.Series:
+    """Implementations and modes as the names of contenders; null where there is none."""
+    names = [
+        None if pd.isna(impl) else named(impl, mode)
+        for impl, mode in zip(impls, modes, strict=True)
     ]
-    if cut:
-        notes.append(f"cells.jsonl: {len(cut)} unfinished sitting(s) left out: a write was torn")
-    return {key: rows for key, rows in sittings.items() if key not in cut}
-
-
-def _newest(sittings: dict[str, list[Row]]) -> list[Row]:
-    """Rows of one sitting per point: the last complete one in the file, else the last one."""
-    points: dict[str, list[list[Row]]] = {}
-    for rows in sittings.values():
-        points.setdefault(rows[0]["point_id"], []).append(rows)
-    chosen: list[Row] = []
-    for candidates in points.values():
-        newest_first = candidates[::-1]
-        complete = (s for s in newest_first if all(r["status"] not in UNFINISHED for r in s))
-        chosen += next(complete, newest_first[0])
-    return chosen
+    return pd.Series(names, impls.index, dtype=object)
 
 
 def _table(rows: list[Row], columns: Iterable[str]) -> pd.DataFrame:

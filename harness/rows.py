@@ -10,13 +10,13 @@ import numpy as np
 
 import impls
 from harness import floors, machine
-from harness.arm import Arm, choose_baseline, live, ranking, references
+from harness.arm import Arm, ranking
 from harness.grid import Contender, Point, cell_id
-from harness.stats import Interval, median_interval, min_ratio, paired_ratio, verdict
+from harness.ratios import choose_clock, ratios_of, times
+from harness.stats import median_interval
 from impls.contract import ModelSpec
 
 SCHEMA_VERSION = 1
-QUIET_HALFWIDTH = 0.03
 WORDS = """
 schema_version record run_id profile point_id cell_id sitting_id stale_key attempt repeat
 status noisy reason error_type started_at ended_at host_id
@@ -68,7 +68,7 @@ def rows_of(
     clocks = {mode: choose_clock(arms, scene, mode) for mode in modes}
     ratios: dict[Contender, dict[str, Any]] = {}
     for mode in modes:
-        ratios |= _ratios(arms, scene, *clocks[mode], mode)
+        ratios |= ratios_of(arms, scene, *clocks[mode], mode)
     rows = []
     for arm in arms:
         clock, noisy = clocks[ranking(arm.contender.mode)]
@@ -124,117 +124,21 @@ def _identity(contender: Contender, scene: Scene) -> dict[str, Any]:
     }
 
 
-def _times(arm: Arm, clock: str) -> list[list[float]]:
-    return arm.cpu if clock == "cpu" else arm.wall
-
-
-def control_of(
-    arms: Sequence[Arm], scene: Scene, clock: str, mode: str = "default"
-) -> Interval | None:
-    """The A/A ratio of this sitting and mode: the baseline's twin, else whichever there is."""
-    base = choose_baseline(arms, scene.baseline, clock, mode)
-    pairs = [
-        pair
-        for pair in references(arms, scene.baseline, clock)
-        if pair[1].contender.twin and ranking(pair[1].contender.mode) == mode
-    ]
-    pairs.sort(key=lambda pair: pair[0] is not base)
-    if not pairs:
-        return None
-    original, twin = pairs[0]
-    return paired_ratio(_times(original, clock), _times(twin, clock), scene.seed)
-
-
-def choose_clock(arms: Sequence[Arm], scene: Scene, mode: str = "default") -> tuple[str, bool]:
-    """The ranking clock and whether the cell is noisy (README.md here).
-
-    Wall time on a quiet host. On a loud one, a single-thread cell on the CPU falls back to CPU
-    time if its A/A control is quiet there; otherwise the cell keeps wall time and is noisy. On
-    CUDA the control alone decides: the host's load, that of the preparing workers, is beside it.
-    """
-    load = max(scene.fixed.get("load_before") or 0.0, scene.fixed.get("load_after") or 0.0)
-
-    calm = load <= scene.load
-
-    def quiet(control: Interval | None) -> bool:
-        if control is None:
-            return calm
-        return control.contains(1.0) and control.halfwidth < QUIET_HALFWIDTH
-
-    control = control_of(arms, scene, "wall", mode)
-    beside = scene.point.placement.device == "cuda" and control is not None
-    if (calm or beside) and quiet(control):
-        return "wall", False
-    single = scene.point.threads == 1 and scene.point.placement.device == "cpu"
-    control = control_of(arms, scene, "cpu", mode) if single else None
-    if control is not None and quiet(control):
-        return "cpu", False
-    return "wall", True
-
-
-def _ratios(
-    arms: Sequence[Arm], scene: Scene, clock: str, noisy: bool, mode: str = "default"
-) -> dict[Contender, dict[str, Any]]:
-    """The ratio columns by contender of one mode: against its baseline, a twin to its original."""
-    control = control_of(arms, scene, clock, mode)
-    base = choose_baseline(arms, scene.baseline, clock, mode)
-    shared = dict.fromkeys(("baseline", "speedup", "speedup_lo", "speedup_hi", "verdict"))
-    if control is not None:
-        shared |= {"control": control.value, "control_lo": control.lo, "control_hi": control.hi}
-    mine = [arm for arm in live(arms) if ranking(arm.contender.mode) == mode]
-    out: dict[Contender, dict[str, Any]] = {
-        arm.contender: shared | _to_graph(arms, arm, scene, clock) for arm in mine
-    }
-    if base is not None:
-        one = dict.fromkeys(("speedup", "speedup_lo", "speedup_hi", "speedup_min"), 1.0)
-        out[base.contender] |= one | {"baseline": base.contender.impl}
-    for reference, arm in references(arms, scene.baseline, clock):
-        if arm.contender not in out:
-            continue
-        left, right = _times(reference, clock), _times(arm, clock)
-        ratio = paired_ratio(left, right, scene.seed)
-        out[arm.contender] |= {
-            "baseline": reference.contender.impl,
-            "speedup": ratio.value,
-            "speedup_lo": ratio.lo,
-            "speedup_hi": ratio.hi,
-            "speedup_min": min_ratio(left, right),
-            "verdict": verdict(ratio, control, noisy=noisy),
-        }
-        if arm.contender.twin:
-            own = {"control": ratio.value, "control_lo": ratio.lo, "control_hi": ratio.hi}
-            out[arm.contender] |= own
-    return out
-
-
-def _to_graph(arms: Sequence[Arm], arm: Arm, scene: Scene, clock: str) -> dict[str, Any]:
-    """How a contender that is no graph replay stands to the baseline's replay, without a verdict.
-
-    A JAX contender is one compiled program in every call and has no replay of its own.
-    """
-    base = choose_baseline(arms, scene.baseline, clock, "graph")
-    if base is None or arm.contender.twin or arm.contender.mode != "default":
-        return {}
-    ratio = paired_ratio(_times(base, clock), _times(arm, clock), scene.seed)
-    words = {"graph_baseline": base.contender.impl, "graph_speedup": ratio.value}
-    return words | {"graph_speedup_lo": ratio.lo, "graph_speedup_hi": ratio.hi}
-
-
 def _timing(arm: Arm, clock: str, seed: int) -> dict[str, Any]:
     """Summary of all samples in nanoseconds per call; none is left out."""
-    times, cpu = np.concatenate(_times(arm, clock)), np.concatenate(arm.cpu)
-    q1, median, q3 = np.quantile(times, (0.25, 0.5, 0.75))
-    middle = median_interval(_times(arm, clock), seed)
+    own, cpu = np.concatenate(times(arm, clock)), np.concatenate(arm.cpu)
+    q1, median, q3 = np.quantile(own, (0.25, 0.5, 0.75))
+    middle = median_interval(times(arm, clock), seed)
     return {
         "inner": arm.inner,
         "rounds": len(arm.wall),
-        "n": len(times),
-        "min_ns": times.min(),
+        "n": len(own),
+        "min_ns": own.min(),
         "q1_ns": q1,
         "median_ns": median,
         "q3_ns": q3,
-        "mean_ns": times.mean(),
-        "sd_ns": times.std(ddof=1) if len(times) > 1 else None,
+        "mean_ns": own.mean(),
+        "sd_ns": own.std(ddof=1) if len(own) > 1 else None,
         "ci_lo_ns": middle.lo,
         "ci_hi_ns": middle.hi,
         "cpu_median_ns": np.median(cpu),
@@ -248,10 +152,11 @@ def _derived(row: dict[str, Any], scene: Scene) -> dict[str, Any]:
     point, seconds = scene.point, row["median_ns"] * 1e-9
     tokens = row["tokens"] or point.batch * point.steps
     out: dict[str, Any] = {"tokens_per_s": tokens / seconds}
-    if row["mode"] == "pooling":  # what follows is of layers and of products
-        return out
     spec: ModelSpec = replace(point.spec, family=row["family"])
     dtype = point.placement.dtype
+    if row["mode"] == "pooling":  # what follows is of layers and of products
+        moved = floors.pooling_bytes(spec, point.kind, point.batch * point.steps, dtype)
+        return out | {"bytes": moved, "gbps": moved / seconds * 1e-9}
     cost = floors.cost(spec, point.kind, point.batch, point.steps, dtype)
     if cost is None or point.ragged:  # the formulas count every step of every sequence
         return out

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.modes import WHOLE
 from harness.stats import Interval, geometric_mean
 
 SCENE_FIELDS = (
@@ -19,6 +20,12 @@ SCENE_FIELDS = (
     "zoneout_eval dense bidirectional threads"
 ).split()
 """Fields that, where a run varies them, split a batch x steps grid into several."""
+
+MODES = {
+    "graph": "CUDA-graph replays, against the LSTM's own replay. ",
+    "default": "Called one by one, against the LSTM called so. ",
+}
+"""Ways to time a whole layer, each with a baseline of its own, in the order they are told."""
 
 SEED = 0
 
@@ -87,22 +94,23 @@ def labelled(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def arms(frame: pd.DataFrame) -> pd.DataFrame:
-    """Timed rows of the contenders that are compared with the LSTM: no twins, no LSTMs."""
+    """Timed rows of the contenders that are compared with the LSTM: no twins, LSTMs or parts."""
     kept = (frame["status"] == "ok") & ~frame["twin"] & (frame["family"] != "lstm")
+    kept &= frame["mode"].isin(WHOLE)
     return frame[kept & frame["speedup"].notna()]
 
 
 def ranking(frame: pd.DataFrame) -> tuple[dict[str, Interval], int]:
-    """Geometric-mean speedup per contender, fastest first, and the grid points behind it.
+    """Geometric-mean speedup per contender of one mode, fastest first, and the points behind it.
 
     Only grid points count where every compared contender is ok, so that nobody gains by
     failing where it would have been slow; a contender that ran nowhere is not compared.
     """
-    wide = arms(frame).pivot_table(index="point_id", columns="impl", values="speedup")
+    wide = arms(frame).pivot_table(index="point_id", columns="contender", values="speedup")
     wide = wide.dropna()
     if wide.empty:
         return {}, 0
-    means = {str(impl): geometric_mean(wide[impl].to_list(), SEED) for impl in wide}
+    means = {str(name): geometric_mean(wide[name].to_list(), SEED) for name in wide}
     return dict(sorted(means.items(), key=lambda item: -item[1].value)), len(wide)
 
 
@@ -114,9 +122,15 @@ def verdict(frame: pd.DataFrame) -> list[str]:
     timed = arms(frame)
     if timed.empty:
         return [_why_nothing(frame)]
-    best = timed.loc[timed.groupby("point_id")["speedup"].idxmax()]
-    sentences = [*_fastest(frame), _range(best), *_lstm_wins(best)]
-    return [*sentences, *_left_out(frame)]
+    sentences, several = [], timed["mode"].nunique() > 1
+    for mode, words in MODES.items():
+        own = timed[timed["mode"] == mode]
+        if own.empty:
+            continue
+        best = own.loc[own.groupby("point_id")["speedup"].idxmax()]
+        first, *rest = _fastest(frame[frame["mode"] == mode])
+        sentences += [words * several + first, *rest, _range(best), *_lstm_wins(best)]
+    return [*sentences, *_without_replay(frame), *_left_out(frame)]
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +164,7 @@ def _why_nothing(frame: pd.DataFrame) -> str:
 
 def _fastest(frame: pd.DataFrame) -> list[str]:
     (means, points), timed = ranking(frame), arms(frame)
-    names = timed.drop_duplicates("point_id")["baseline"].value_counts()
+    names = timed.drop_duplicates("point_id")["yardstick"].value_counts()
     against = listing([f"{name} in {points}" for name, points in names.items()])
     total = frame["point_id"].nunique()
     scope = f"The yardstick is the fastest LSTM of each grid point ({against} of {total})."
@@ -173,8 +187,23 @@ def _fastest(frame: pd.DataFrame) -> list[str]:
         f" (geometric mean over the {count(points, 'grid point')} of {total} that every compared "
         "contender finished, with its 95 % interval)"
     )
-    rest = listing([f"{impl} {_mean(ratio)}" for impl, ratio in others])
+    rest = listing([f"{other} {_mean(ratio)}" for other, ratio in others])
     return [f"{lead}; then {rest}." if others else f"{lead}.", scope]
+
+
+def _without_replay(frame: pd.DataFrame) -> list[str]:
+    """How contenders that have no replay of their own stand to the LSTM's replay."""
+    replayed = set(frame.loc[frame["mode"] == "graph", "impl"])
+    timed = arms(frame).dropna(subset=["graph_speedup"])
+    timed = timed[~timed["impl"].isin(replayed)]
+    means = [
+        f"{name} {_mean(geometric_mean(own['graph_speedup'].to_list(), SEED))} over "
+        f"{count(len(own), 'grid point')}"
+        for name, own in timed.groupby("contender")
+    ]
+    if not means:
+        return []
+    return [f"Without a replay of their own, beside the LSTM's replay: {listing(means)}."]
 
 
 def _mean(ratio: Interval) -> str:
@@ -185,7 +214,8 @@ def _range(best: pd.DataFrame) -> str:
     high, low = best.loc[best["speedup"].idxmax()], best.loc[best["speedup"].idxmin()]
     return (
         "Taking the fastest contender at every grid point, the speedup to the LSTM runs from "
-        f"{interval(low)} ({low.impl}; {low.cell}) to {interval(high)} ({high.impl}; {high.cell})."
+        f"{interval(low)} ({low.contender}; {low.cell}) to {interval(high)} "
+        f"({high.contender}; {high.cell})."
     )
 
 
@@ -217,9 +247,9 @@ def _stretch(lost: pd.DataFrame) -> str:
 
 def _left_out(frame: pd.DataFrame) -> list[str]:
     own = frame[~frame["twin"]]
-    ran = set(own.loc[own["status"] == "ok", "impl"])
-    absent = own[~own["impl"].isin(ran)].groupby("impl")["status"].first()
+    ran = set(own.loc[own["status"] == "ok", "contender"])
+    absent = own[~own["contender"].isin(ran)].groupby("contender")["status"].first()
     if absent.empty:
         return []
-    who = listing([f"{impl} ({status})" for impl, status in absent.items()])
+    who = listing([f"{name} ({status})" for name, status in absent.items()])
     return [f"Not compared, because they ran nowhere: {who}."]

@@ -7,6 +7,7 @@ import pytest
 
 from harness import gate, slices
 from harness.grid import params_of, work_of
+from harness.oracle import oracle
 from impls import reference
 from impls.contract import LEARNING_RATE, ModelSpec, Placement
 from tests.measuring import point
@@ -160,10 +161,10 @@ def test_the_oracle_is_computed_once_and_then_read(tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "run", None)
     spec, params, work = setting()
     rows = slices.chosen(work, spec, 0)
-    again = gate.oracle(spec, params, slices.take(work, rows), tmp_path)
+    again = oracle(spec, params, slices.take(work, rows), tmp_path)
     assert again["y"].dtype == np.float64
     with pytest.raises(TypeError):
-        gate.oracle(replace(spec, zoneout=0.1), params, work, tmp_path)
+        oracle(replace(spec, zoneout=0.1), params, work, tmp_path)
 
 
 def test_a_result_that_changes_while_it_is_timed_is_a_mismatch(tmp_path):

@@ -173,6 +173,10 @@ def test_a_part_has_a_time_and_no_ratio_to_the_lstm_and_is_never_the_baseline():
         assert row["speedup"] is row["verdict"] is row["baseline"] is row["x_of_floor"] is None
     assert gemm["tflops"] > 0
     assert pooling["tflops"] is None
+    spec, moved = point().spec, point().batch * point().steps * 4
+    moved *= (3 + 1) * spec.hidden_size  # fo: three gate sums in, y out
+    assert pooling["gbps"] == pytest.approx(moved / pooling["median_ns"])
+    assert gemm["gbps"] is None
     assert arm.choose_baseline(arms, "torch_native").contender == names[1]
 
 

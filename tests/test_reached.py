@@ -22,7 +22,8 @@ def folder(tmp_path_factory):
 
 def load(folder):
     """Rows with all modes, samples and memory of a run."""
-    return results.load(folder, None), results.load_samples(folder), results.load_memory(folder)
+    rows = results.load(folder, parts=True)
+    return rows, results.load_samples(folder), results.load_memory(folder)
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_memory_that_grows_with_length_is_missed(tables):
 
 
 def test_tables_of_whole_layers_see_no_part(folder):
-    frame, plain = results.load(folder, None), results.load(folder)
+    frame, plain = results.load(folder, parts=True), results.load(folder)
     assert set(plain["mode"]) == {"default"}
     assert set(frame["mode"]) == {"default", "gemm", "pooling"}
     assert set(summary.ranking(plain)[0]) == {"torch_native", "torch_eager", "jax_scan"}
@@ -179,7 +180,8 @@ def test_rows_from_before_there_were_modes_are_whole_layers(folder, tmp_path):
 
 
 VIEWS = {
-    "reached": plots.reached,
+    "reached": lambda *tables: plots.reached(*tables, {}),
+    "rates": lambda frame, rounds, memory: plots.part_rates(frame, {}),
     "times": lambda frame, rounds, memory: plots.part_times(frame),
     "ratios": lambda frame, rounds, memory: plots.part_ratios(frame, rounds),
     "dots": lambda frame, rounds, memory: plots.part_dots(frame),

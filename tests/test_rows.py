@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness import rows
-from harness.arm import Arm
+from harness.arm import Arm, choose_baseline
 from harness.floors import Ceilings
 from harness.grid import Contender
 from tests.measuring import by_name, point, use_fakes
@@ -98,12 +98,12 @@ def test_without_a_twin_no_difference_is_claimed():
 
 def test_the_automatic_baseline_is_the_faster_lstm_that_is_still_there():
     three = [arm("lstm_torch", 3e6, 1), arm("lstm_jax", 2e6, 2), arm("fake_good", 1e6, 3)]
-    assert rows.choose_baseline(three, "auto") is three[1]
+    assert choose_baseline(three, "auto") is three[1]
     three[1].status = "mismatch"
-    assert rows.choose_baseline(three, "auto") is three[0]
-    assert rows.choose_baseline(three, "fake_good") is three[2]
+    assert choose_baseline(three, "auto") is three[0]
+    assert choose_baseline(three, "fake_good") is three[2]
     three[0].status = "crash"
-    assert rows.choose_baseline(three, "auto") is None
+    assert choose_baseline(three, "auto") is None
 
 
 def test_rates_and_floors_follow_from_the_median():

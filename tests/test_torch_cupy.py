@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 
 import impls
+from harness import parts
 from harness.conformance import covering_set, run_checks
-from impls.contract import POOLINGS, ModelSpec, Placement
+from harness.grid import params_of, work_of
+from impls.contract import PARTS, POOLINGS, ModelSpec, Placement
 from tests import cuda_shim
 from tests.cuda_shim.arguments import arguments, offered_on_cpu, pool
+from tests.measuring import point
 from tests.torch_works import check_against_oracle, parameters
 
 torch = pytest.importorskip("torch")
@@ -195,3 +198,19 @@ def test_the_card_says_where_it_runs():
     assert "float64" in card.unsupported(ModelSpec(), Placement("cuda", "float64"))
     for dtype in DTYPES:
         assert card.unsupported(STACK, Placement("cuda", dtype)) is None
+
+
+@shim
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_parts_that_are_timed_alone_are_right(on_cpu, part, dtype, pooling):
+    spec = ModelSpec(input_size=7, hidden_size=36, kernel_width=3, pooling=pooling)
+    for kind in ("forward", "backward"):
+        at = point(kind=kind, spec=spec, placement=Placement(dtype=dtype), batch=3, steps=35)
+        params, given = params_of(spec, at, 3), work_of(at, spec, 3)
+        run = impls.get(NAME).parts[part](spec, params, at.placement, given)
+        for _ in range(2):  # a second call starts from the same state
+            run()
+            run.wait()
+            parts.check(part, run, spec, params, given, dtype)

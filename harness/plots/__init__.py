@@ -7,6 +7,7 @@ from harness.plots.equivalence import claims, error_maps, failed_claims, gate, p
 from harness.plots.grids import paper, speedup_maps
 from harness.plots.lines import floor, samples, times
 from harness.plots.parts import memory, part_dots, part_ratios, part_times, reached, step_costs
+from harness.plots.rates import part_rates
 from harness.plots.tables import cells, environment, failures, reproduce, status, verdict
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "memory",
     "paper",
     "part_dots",
+    "part_rates",
     "part_ratios",
     "part_times",
     "proof",

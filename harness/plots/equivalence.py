@@ -77,11 +77,11 @@ def gate(frame: pd.DataFrame) -> figure.Html:
     if own.empty:
         return figure.Html("<p>No timed cell recorded a gate.</p>")
     rows = []
-    for (impl, kind, dtype), group in own.groupby(["impl", "kind", "dtype"]):
+    for (name, kind, dtype), group in own.groupby(["contender", "kind", "dtype"]):
         worst = group.loc[(group["gate_error"] / group["gate_tolerance"]).idxmax()]
         rows.append(
             {
-                "contender": impl,
+                "contender": name,
                 "kind": kind,
                 "dtype": dtype,
                 "cells": len(group),

@@ -31,9 +31,9 @@ def speedup_maps(frame: pd.DataFrame) -> figure.Html:
     frame, absent = _without_absent(frame)
     for (scene, kind), group in frame.groupby(["scene", "kind"], sort=False):
         maps = [
-            _map(contender, f"{impl}", figure.slug("speedup", kind, impl, scene), scale)
-            for impl, contender in group.groupby("impl")
-            if not _only_baseline(contender)
+            _map(own, f"{name}", figure.slug("speedup", kind, name, scene), scale)
+            for name, own in group.groupby("contender")
+            if not _only_baseline(own)
         ]
         heading = f"{kind}, {scene}" if scene else str(kind)
         parts += [f"<h3>{escape(heading)}</h3>", figure.row(maps)]
@@ -43,12 +43,16 @@ def speedup_maps(frame: pd.DataFrame) -> figure.Html:
 def paper(frame: pd.DataFrame, published: pd.DataFrame) -> figure.Html:
     """The paper's inference speedups beside the fastest QRNN of this run, on one grid.
 
-    Of a run in several number formats only float32 is shown, so that the cells are comparable.
+    Of a run in several number formats only float32 is shown, of one with CUDA-graph replays only
+    those, so that the cells are comparable.
     """
     ours = arms(labelled(frame))
     ours = ours[(ours["kind"] == "forward") & (ours["family"] == "qrnn")]
     if (ours["dtype"] == "float32").any():
         ours = ours[ours["dtype"] == "float32"]
+    replays = bool((ours["mode"] == "graph").any())
+    if replays:
+        ours = ours[ours["mode"] == "graph"]
     if ours.empty:
         return figure.Html("<p>This run timed no forward cell of a QRNN, so nothing compares.</p>")
     best = ours.loc[ours.groupby(["batch", "steps"])["speedup"].idxmax()]
@@ -57,19 +61,18 @@ def paper(frame: pd.DataFrame, published: pd.DataFrame) -> figure.Html:
     columns = wide.columns.union(published.columns)
     mine, theirs = (t.reindex(index=rows, columns=columns) for t in (wide, published))
     scale = _scale(np.append(wide.to_numpy(), published.to_numpy()))
+    ratio = ["speedup", "speedup_lo", "speedup_hi", "contender"]
     both = (
         theirs.stack()
         .rename("paper")
         .to_frame()
-        .join(
-            best.set_index(["batch", "steps"])[["speedup", "speedup_lo", "speedup_hi", "impl"]],
-            how="outer",
-        )
+        .join(best.set_index(["batch", "steps"])[ratio], how="outer")
     )
     both = both.reset_index().sort_values(["batch", "steps"])
+    title = "this run (fastest QRNN" + ", graph replays" * replays + ")"
     panels = [
         _plain_map(theirs, "the paper (GPU, cuDNN LSTM)", "paper-figure-4", scale),
-        _plain_map(mine, "this run (fastest QRNN)", "paper-ours", scale),
+        _plain_map(mine, title, "paper-ours", scale),
     ]
     words = f"<p>{escape(_against_paper(both.dropna(subset=['paper', 'speedup']), ours))}</p>"
     return figure.Html(
@@ -101,10 +104,10 @@ def _against_paper(both: pd.DataFrame, ours: pd.DataFrame) -> str:
 
 def _without_absent(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The frame without contenders that could not run at all, and a sentence that names them."""
-    absent = frame.groupby("impl")["status"].transform(
+    absent = frame.groupby("contender")["status"].transform(
         lambda words: words.isin(["missing", "unsupported", "skipped"]).all()
     )
-    names = frame[absent].groupby("impl")["status"].first()
+    names = frame[absent].groupby("contender")["status"].first()
     if names.empty:
         return frame, ""
     who = listing([f"{name} ({word})" for name, word in names.items()])
@@ -112,7 +115,7 @@ def _without_absent(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _only_baseline(contender: pd.DataFrame) -> bool:
-    return bool((contender["impl"] == contender["baseline"]).all())
+    return bool((contender["contender"] == contender["yardstick"]).all())
 
 
 def _scale(values: Sequence[float] | pd.Series | np.ndarray) -> float:
@@ -135,8 +138,9 @@ def _map(contender: pd.DataFrame, title: str, name: str, scale: float) -> str:
         f"{batch} x {steps}: {' '.join(text.split())}"
         for (batch, steps), text in points["text"].items()
     )
-    columns = ["kind", "impl", "batch", "steps", "status", "speedup", "speedup_lo", "speedup_hi"]
-    return figure.panel(canvas, name, told, contender[[*columns, "verdict", "baseline"]])
+    columns = ["kind", "contender", "batch", "steps", "status", "speedup", "speedup_lo"]
+    more = ["speedup_hi", "verdict", "yardstick"]
+    return figure.panel(canvas, name, told, contender[[*columns, *more]])
 
 
 def _merge(point: pd.DataFrame) -> pd.Series:
@@ -145,7 +149,7 @@ def _merge(point: pd.DataFrame) -> pd.Series:
     if len(good) < len(point) or good.empty:
         status = point.loc[~point.index.isin(good.index), "status"].iloc[0]
         return pd.Series({"speedup": np.nan, "text": "no ratio" if status == "ok" else status})
-    if (point["impl"] == point["baseline"]).all():
+    if (point["contender"] == point["yardstick"]).all():
         return pd.Series({"speedup": 1.0, "text": "yardstick"})
     speedup = float(np.exp(np.log(good["speedup"]).mean()))
     verdicts = set(good["verdict"].dropna()) if good["verdict"].notna().all() else set()

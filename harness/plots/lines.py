@@ -18,7 +18,7 @@ def floor(frame: pd.DataFrame) -> figure.Html:
     timed = timed[timed["x_of_floor"].notna()]
     if timed.empty:
         return figure.Html("<p>No floor is known for the timed cells (no ceilings measured).</p>")
-    names = sorted(timed["impl"].unique())
+    names = sorted(timed["contender"].unique())
     panels = []
     for (scene, kind), group in timed.groupby(["scene", "kind"], sort=False):
         title = f"{kind}, {scene}" if scene else str(kind)
@@ -31,7 +31,7 @@ def times(frame: pd.DataFrame) -> figure.Html:
     timed = labelled(_timed(frame))
     if timed.empty:
         return figure.Html("<p>No cell was timed.</p>")
-    names = sorted(timed["impl"].unique())
+    names = sorted(timed["contender"].unique())
     panels = []
     for (scene, kind, batch), group in timed.groupby(["scene", "kind", "batch"], sort=False):
         title = f"{kind}, batch {batch}" + (f", {scene}" if scene else "")
@@ -43,14 +43,15 @@ def samples(frame: pd.DataFrame, rounds: pd.DataFrame) -> figure.Html:
     """Every round of every cell as one mark: its time over the cell's median."""
     own = labelled(frame[frame["status"] == "ok"])
     keys = ["sitting_id", "cell_id"]
-    facts = own[[*keys, "scene", "kind", "batch", "steps", "impl", "twin", "median_ns", "clock"]]
+    place = ["scene", "kind", "batch", "steps", "contender"]
+    facts = own[[*keys, *place, "twin", "median_ns", "clock"]]
     marks = facts.merge(rounds, on=keys)
     marks["ns"] = marks["wall_ns"].where(marks["clock"] != "cpu", marks["cpu_ns"])
     if marks.empty:
         return figure.Html("<p>This folder holds no single samples.</p>")
     dpi = figure.RASTER_DPI if len(marks) > figure.RASTER_MARKS else None
     dpi = figure.COARSE_DPI if len(marks) > figure.COARSE_MARKS else dpi
-    names = sorted(marks["impl"].unique())
+    names = sorted(marks["contender"].unique())
     panels = []
     for (scene, kind, batch), group in marks.groupby(["scene", "kind", "batch"], sort=False):
         title = f"{kind}, batch {batch}" + (f", {scene}" if scene else "")
@@ -68,7 +69,7 @@ def _floor_panel(group: pd.DataFrame, title: str, names: list[str]) -> str:
     heights = [rank[place] for place in zip(group["batch"], group["steps"], strict=True)]
     with figure.drawing(3.9, 0.85 + 0.24 * len(rank)) as canvas:
         axes = canvas.subplots()
-        _marks(axes, group["x_of_floor"], np.asarray(heights), group["impl"], names)
+        _marks(axes, group["x_of_floor"], np.asarray(heights), group["contender"], names)
         axes.set_yticks(list(rank.values()), [f"{b} × {t}" for b, t in rank])
         axes.set(title=title, xlabel="times the floor", ylabel="batch × steps")
         axes.set_xscale("log")
@@ -80,7 +81,7 @@ def _floor_panel(group: pd.DataFrame, title: str, names: list[str]) -> str:
         f"{title}: median time as a multiple of the analytic floor, from {number(low)} to "
         f"{number(high)}, for {count(len(rank), 'grid point')}."
     )
-    columns = ["kind", "batch", "steps", "impl", "median_ns", "x_of_floor", "x_of_staged"]
+    columns = ["kind", "batch", "steps", "contender", "median_ns", "x_of_floor", "x_of_staged"]
     return figure.panel(canvas, figure.slug("floor", title), words, group[columns])
 
 
@@ -89,14 +90,14 @@ def _times_panel(group: pd.DataFrame, title: str, names: list[str]) -> str:
     with figure.drawing(3.1, 2.6) as canvas:
         axes = canvas.subplots()
         sns.lineplot(
-            data=group.assign(ms=group["median_ns"] / 1e6), x="steps", y="ms", hue="impl",
-            style="impl", markers={n: m for n, (_, m) in looks.items()}, dashes=False,
+            data=group.assign(ms=group["median_ns"] / 1e6), x="steps", y="ms", hue="contender",
+            style="contender", markers={n: m for n, (_, m) in looks.items()}, dashes=False,
             palette={n: c for n, (c, _) in looks.items()}, ax=axes, legend=False, errorbar=None,
             linewidth=1.2, markersize=5.5,
         )  # fmt: skip
         for row in group.dropna(subset=["ci_lo_ns", "ci_hi_ns"]).itertuples():
             axes.vlines(row.steps, row.ci_lo_ns / 1e6, row.ci_hi_ns / 1e6,
-                        color=looks[row.impl][0], linewidth=1)  # fmt: skip
+                        color=looks[row.contender][0], linewidth=1)  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         steps = sorted(group["steps"].unique())
@@ -107,15 +108,16 @@ def _times_panel(group: pd.DataFrame, title: str, names: list[str]) -> str:
         axes.grid(axis="both")
     quickest = group.loc[group.groupby("steps")["median_ns"].idxmin()]
     words = f"{title}: median time of one call by steps; quickest " + ", ".join(
-        f"at {row.steps} {row.impl} with {duration(row.median_ns)}" for row in quickest.itertuples()
+        f"at {row.steps} {row.contender} with {duration(row.median_ns)}"
+        for row in quickest.itertuples()
     )
-    columns = ["kind", "batch", "steps", "impl", "median_ns", "ci_lo_ns", "ci_hi_ns"]
+    columns = ["kind", "batch", "steps", "contender", "median_ns", "ci_lo_ns", "ci_hi_ns"]
     return figure.panel(canvas, figure.slug("times", title), words + ".", group[columns])
 
 
 def _samples_panel(group: pd.DataFrame, title: str, names: list[str], dpi: int | None) -> str:
     group = group.assign(
-        who=group["impl"] + np.where(group["twin"], " (twin)", ""),
+        who=group["contender"] + np.where(group["twin"], " (twin)", ""),
         relative=group["ns"] / group["median_ns"],
     )
     rows = group.groupby(["steps", "who"])["median_ns"].median().reset_index()
@@ -127,9 +129,8 @@ def _samples_panel(group: pd.DataFrame, title: str, names: list[str], dpi: int |
     with figure.drawing(4.3, 0.9 + 0.185 * (max(height.values()) + 1), dpi or 72) as canvas:
         axes = canvas.subplots()
         axes.axvline(1, color=figure.GREY, linewidth=1)
-        _marks(
-            axes, group["relative"], base + jitter, group["impl"], names, 7, 0.7, dpi is not None
-        )
+        who = group["contender"]
+        _marks(axes, group["relative"], base + jitter, who, names, 7, 0.7, dpi is not None)
         labels = [f"{row.who} {row.steps} · {duration(row.median_ns)}" for row in rows.itertuples()]
         axes.set_yticks(list(height.values()), labels)
         axes.tick_params(axis="y", labelsize=8)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 import pandas as pd
 
+from harness import device_targets
 from harness import reached as figures
 from harness.plots import figure, tables
 from harness.plots.lines import _marks, _plain_log
@@ -23,7 +26,7 @@ from harness.targets import (
     Arm,
 )
 
-NOTHING = figure.Html("<p>No part of a layer was timed in this run.</p>")
+NOTHING = figure.Html("<p>No part of torch_native was timed in this run.</p>")
 COLUMNS: dict[str, Arm] = {
     "layer": LAYER,
     "GEMMs alone": GEMM,
@@ -42,10 +45,20 @@ STAGED = "no-fusion floor"
 MARKS = {"met": "✓", "missed": "✗"}
 
 
-def reached(frame: pd.DataFrame, rounds: pd.DataFrame, memory: pd.DataFrame) -> figure.Html:
+def reached(
+    frame: pd.DataFrame, rounds: pd.DataFrame, memory: pd.DataFrame, manifest: Mapping[str, Any]
+) -> figure.Html:
     """The table of what must be reached: cells, target, reached, verdict; and the aims beyond."""
+    if set(frame["device"]) == {"cuda"}:
+        ceilings = manifest.get("ceilings") or {}
+        return _told(device_targets.table(frame, ceilings.get("copy_bytes")), frame)
     must = figures.table(frame, rounds, TARGETS)
     must = pd.concat([must, pd.DataFrame([figures.flat_cost(frame), figures.flat_memory(memory)])])
+    beyond = _verdicts(figures.table(frame, rounds, AIMS))
+    return _told(must, frame, "<h3>Beyond it</h3>", beyond)
+
+
+def _told(must: pd.DataFrame, frame: pd.DataFrame, *beyond: str) -> figure.Html:
     words = [word.partition(":")[0] for word in must["verdict"]]
     amounts = {word: words.count(word) for word in ("met", "missed", "open", "not measured")}
     lead = ", ".join(f"{amount} {word}" for word, amount in amounts.items() if amount)
@@ -58,8 +71,7 @@ def reached(frame: pd.DataFrame, rounds: pd.DataFrame, memory: pd.DataFrame) -> 
         f'<p class="lead">{escape(f"Of {len(must)} lines: {lead}.")}</p>',
         f'<p class="note">{escape(note)}</p>' * bool(noisy),
         _verdicts(must),
-        "<h3>Beyond it</h3>",
-        _verdicts(figures.table(frame, rounds, AIMS)),
+        *beyond,
     )
 
 

@@ -26,10 +26,10 @@ def picture(frame: pd.DataFrame, path: str | Path) -> None:
         UsageError: no ratio to an LSTM was measured.
     """
     rows = arms(labelled(frame))
-    rows = rows[rows["speedup"].notna() & (rows["impl"] != rows["baseline"])]
+    rows = rows[rows["speedup"].notna() & (rows["contender"] != rows["yardstick"])]
     if rows.empty:
         raise UsageError("--picture: this run has no ratio to an LSTM: put one in its contenders")
-    places, names = rows[["kind", "dtype"]].drop_duplicates(), sorted(rows["impl"].unique())
+    places, names = rows[["kind", "dtype"]].drop_duplicates(), sorted(rows["contender"].unique())
     kinds = list(places.itertuples(index=False, name=None))
     grid = {"index": sorted(rows["batch"].unique()), "columns": sorted(rows["steps"].unique())}
     several = places["dtype"].nunique() > 1
@@ -40,7 +40,8 @@ def picture(frame: pd.DataFrame, path: str | Path) -> None:
         axes = canvas.subplots(len(kinds), len(names), squeeze=False, sharex=True, sharey=True)
         for place, axis in np.ndenumerate(axes):
             (kind, dtype), name = kinds[place[0]], names[place[1]]
-            some = rows[(rows["kind"] == kind) & (rows["dtype"] == dtype) & (rows["impl"] == name)]
+            some = rows[(rows["kind"] == kind) & (rows["dtype"] == dtype)]
+            some = some[some["contender"] == name]
             cell = some.groupby(["batch", "steps"])
             table = cell["speedup"].mean().unstack().reindex(**grid)
             noisy = cell["noisy"].any().unstack().reindex(**grid).eq(True)

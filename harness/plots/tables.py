@@ -13,8 +13,9 @@ from harness.plots import figure
 from harness.summary import duration, interval, labelled, number
 
 CSV_COLUMNS = (
-    "kind batch steps impl median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi verdict "
-    "tokens_per_s tflops x_of_floor x_of_staged"
+    "kind batch steps contender median_ns ci_lo_ns ci_hi_ns speedup speedup_lo speedup_hi verdict "
+    "yardstick graph_speedup graph_speedup_lo graph_speedup_hi tokens_per_s tflops x_of_floor "
+    "x_of_staged"
 ).split()
 
 
@@ -52,13 +53,14 @@ def cells(frame: pd.DataFrame) -> figure.Html:
             "batch": own["batch"],
             "steps": own["steps"],
             **({"also": own["scene"]} if own["scene"].any() else {}),
-            "contender": own["impl"],
+            "contender": own["contender"],
             "median": own["median_ns"].map(duration),
             "95 % interval": [
                 f"{duration(lo)} – {duration(hi)}"
                 for lo, hi in zip(own["ci_lo_ns"], own["ci_hi_ns"], strict=True)
             ],
             "speedup to the LSTM": [_ratio(row) for row in own.to_dict("records")],
+            **_beside_replay(own),
             "verdict": [_verdict(row) for row in own.to_dict("records")],
             "tokens/s": own["tokens_per_s"].map(_thousands),
             "GFLOP/s": (own["tflops"].astype(float) * 1e3).map(number),
@@ -78,7 +80,7 @@ def failures(frame: pd.DataFrame) -> figure.Html:
     rows = [
         {
             "status": status,
-            "contender": ", ".join(sorted(group["impl"].unique())),
+            "contender": ", ".join(sorted(group["contender"].unique())),
             "reason": reason,
             "cells": _where(group),
         }
@@ -114,7 +116,7 @@ def paper_table(both: pd.DataFrame) -> str:
                 interval(row) if pd.notna(row["speedup"]) else "not measured"
                 for row in both.to_dict("records")
             ],
-            "contender": both["impl"].fillna("–"),
+            "contender": both["contender"].fillna("–"),
         }
     )
     return f"<details><summary>The two tables in numbers</summary>{table(shown)}</details>"
@@ -150,9 +152,20 @@ def _looks_numeric(column: pd.Series) -> bool:
 
 
 def _ratio(row: dict[str, Any]) -> str:
-    if row["impl"] == row["baseline"]:
+    if row["contender"] == row["yardstick"]:
         return "yardstick"
     return interval(row) if pd.notna(row["speedup"]) else "–"
+
+
+def _beside_replay(own: pd.DataFrame) -> dict[str, list[str]]:
+    """A column for what is no replay in a run that has some: the ratio to the LSTM's replay."""
+    if own["graph_speedup"].isna().all():
+        return {}
+    told = [
+        interval(row, "graph_speedup") if pd.notna(row["graph_speedup"]) else "–"
+        for row in own.to_dict("records")
+    ]
+    return {"to the LSTM's replay": told}
 
 
 def _verdict(row: dict[str, Any]) -> str:

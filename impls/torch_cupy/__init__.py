@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session
+from impls.contract import Arrays, Implementation, ModelSpec, Placement, Run, Session, Work
 
 if TYPE_CHECKING:
     from impls._torch.stack import Core
@@ -39,6 +39,18 @@ def _core() -> Core:
     return core
 
 
+def _gemm(spec: ModelSpec, params: Arrays, placement: Placement, work: Work) -> Run:
+    from impls._torch.parts import GemmRun
+
+    return GemmRun(spec, params, placement, work)
+
+
+def _pooling(spec: ModelSpec, params: Arrays, placement: Placement, work: Work) -> Run:
+    from impls.torch_cupy.parts import PoolingRun
+
+    return PoolingRun(spec, params, placement, work)
+
+
 card = Implementation(
     name="torch_cupy",
     about="QRNN on CUDA: torch's product for all gates, then one fused kernel compiled by NVRTC",
@@ -49,4 +61,5 @@ card = Implementation(
     core=_core,
     capture=_capture,
     shares=("kernels",),
+    parts={"gemm": _gemm, "pooling": _pooling},
 )

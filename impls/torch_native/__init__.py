@@ -32,7 +32,7 @@ def _core() -> Core:
 
 
 def _gemm(spec: ModelSpec, params: Arrays, placement: Placement, work: Work) -> Run:
-    from impls.torch_native.parts import GemmRun
+    from impls._torch.parts import GemmRun
 
     return GemmRun(spec, params, placement, work)
 

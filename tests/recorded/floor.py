@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ COST = {
     ("jax_scan", "default"): 2.5,
 }
 """Times by contender and mode, as multiples of the products alone."""
+REPLAYS = {
+    ("lstm_torch", "default"): 6.0,
+    ("lstm_torch", "graph"): 4.0,
+    ("torch_cupy", "default"): 3.0,
+    ("torch_cupy", "graph"): 1.0,
+    ("torch_cupy", "gemm"): 0.5,
+    ("torch_cupy", "pooling"): 0.2,
+    ("jax_cupy", "default"): 1.6,
+}
+"""The same of a CUDA run, where an LSTM and a QRNN are timed as graph replays too."""
+FEW = [{"kind": "forward", "dtype": "float32", "batch": 8, "steps": steps} for steps in (32, 128)]
 SPEC = {
     "input_size": 320, "hidden_size": 320, "layers": 1, "kernel_width": 2, "pooling": "fo",
     "zoneout": 0.0, "zoneout_mode": "keep", "zoneout_eval": "off", "dense": False,
@@ -43,7 +54,10 @@ def points() -> list[dict[str, Any]]:
 
 
 def write_floor_run(
-    folder: Path, cost: Mapping[tuple[str, str], float] = COST, rounds: int = 14
+    folder: Path,
+    cost: Mapping[tuple[str, str], float] = COST,
+    rounds: int = 14,
+    places: Sequence[dict[str, Any]] | None = None,
 ) -> Path:
     """Write a run folder and return it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +65,7 @@ def write_floor_run(
     manifest |= {"created_at": "2026-11-21T12:00:00+00:00", "machine": HARDWARE}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"ceilings": CEILINGS}))
     cells, members = [], []
-    for point in points():
+    for point in places or points():
         rows, turns = _sitting(point, cost, rounds)
         cells += [json.dumps(row) + "\n" for row in rows]
         members.append(gzip.compress("".join(json.dumps(t) + "\n" for t in turns).encode()))
@@ -67,7 +81,8 @@ def _sitting(
     point_id = _digest(point, 12)
     rng = np.random.default_rng(int(point_id, 16))
     shared = {"schema_version": 1, "record": "speed", "point_id": point_id, "sitting_id": point_id}
-    shared |= {"profile": "floor", "repeat": 0, "device": "cpu", "ragged": False, "threads": 2}
+    shared |= {"profile": "floor", "repeat": 0, "ragged": False, "threads": 2}
+    shared["device"] = "cuda" if ("torch_cupy", "default") in cost else "cpu"
     shared |= {**SPEC, **point, "noisy": False, "attempt": 1, "framework_version": "1"}
     rows, turns = [], []
     gemm_ns = 1e3 * point["batch"] * point["steps"] * (3 if point["kind"] == "backward" else 1)
@@ -77,14 +92,23 @@ def _sitting(
         row = {**shared, **who, "cell_id": _digest([point_id, impl, mode], 16), "status": "ok"}
         wall = gemm_ns * factor * np.exp(np.abs(0.004 * rng.standard_normal(rounds)))
         row |= {**_timing(row, wall), "reason": None, "staged_floor_s": gemm_ns * 1.1e-9}
+        if mode == "pooling":
+            item = 2 if point["dtype"] == "bfloat16" else 4
+            row["bytes"] = 4 * 320 * point["batch"] * point["steps"] * item
         del row["_wall"]
         turns += _turns(row, wall, rng)
-        if mode == "default":
-            ratio = cost["lstm_torch", "default"] / factor
-            row |= {"speedup": ratio, "speedup_lo": ratio * 0.99, "speedup_hi": ratio * 1.01}
-            row |= {"baseline": "lstm_torch", "verdict": "FASTER" if ratio > 1.03 else None}
+        if mode in ("default", "graph"):
+            row |= _ratio(cost["lstm_torch", mode] / factor, "speedup")
+            row |= {"baseline": "lstm_torch", "verdict": "FASTER" if row["speedup"] > 1 else None}
+            row |= {"control": 1.0, "control_lo": 0.99, "control_hi": 1.01}
+        if mode == "default" and (replay := cost.get(("lstm_torch", "graph"))):
+            row |= {**_ratio(replay / factor, "graph_speedup"), "graph_baseline": "lstm_torch"}
         rows.append(row)
     return rows, turns
+
+
+def _ratio(value: float, name: str) -> dict[str, float]:
+    return {name: value, f"{name}_lo": value * 0.99, f"{name}_hi": value * 1.01}
 
 
 def memory() -> list[dict[str, Any]]:
