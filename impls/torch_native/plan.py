@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from impls.kernels.native import SEGMENT
+from impls.kernels.native import SEGMENT, kernels
 
 ROWS = 1024
-"""Rows (steps times sequences) of a float32 chunk: enough for products at full rate and few
-meetings of threads, few enough for the gates to stay in cache. Other dtypes: as many bytes."""
+"""Rows (steps times sequences) of a float32 chunk for torch.mm: enough for products at full rate
+and few meetings of threads, few enough for the gates to stay in cache. Other dtypes: as many bytes.
+The compiled products take half of it in every dtype."""
 STATE_OF = {
     torch.float32: torch.float32,
     torch.bfloat16: torch.float32,
     torch.float64: torch.float64,
 }
+
+
+
+
+def _multiplied_by_torch() -> frozenset[torch.dtype]:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        flags = ""
+    if kernels().bfloat16_at_once == 2 and " amx_bf16" not in flags:
+        return frozenset()
+    return frozenset({torch.bfloat16})
+
+
+BY_TORCH = _multiplied_by_torch()
+"""Dtypes whose products torch.mm makes: bfloat16 where the CPU has AMX, which torch.mm uses and the
+compiled tiles do not, and where it has no AVX512-BF16, without which they would widen it. Both
+ways save the same for the backward pass."""
 
 
 class How(NamedTuple):
@@ -58,7 +78,7 @@ class Sizes(NamedTuple):
     """T, B, C, H, K, G*H of one call, and how its time is cut.
 
     `chunk` steps go through the products at once; `spacing` steps lie between two checkpoints
-    of the state and divide `chunk`.
+    of the state and divide `chunk`. `compiled`: one compiled call makes products and pooling.
     """
 
     steps: int
@@ -69,6 +89,7 @@ class Sizes(NamedTuple):
     width: int
     chunk: int
     spacing: int
+    compiled: bool
 
     @property
     def segments(self) -> int:
@@ -85,9 +106,10 @@ class Sizes(NamedTuple):
 def sizes_of(x: Tensor, weight: Tensor, pooling: int) -> Sizes:
     """Sizes of a call, from x [T, B, C] and weight [K*C, G*H]."""
     steps, batch, features = x.shape
-    chunk = max(1, ROWS * 4 // x.element_size() // batch)
-    spacing = min(SEGMENT, chunk)
-    chunk -= chunk % spacing
+    compiled = x.dtype not in BY_TORCH
+    most = max(1, ROWS * 4 // x.element_size() // batch)
+    spacing = min(SEGMENT, most)
+    chunk = ROWS // 2 // batch if compiled else most
     rows, width = weight.shape
     return Sizes(
         steps=steps,
@@ -96,8 +118,9 @@ def sizes_of(x: Tensor, weight: Tensor, pooling: int) -> Sizes:
         hidden=width // (pooling + 2),
         taps=rows // features,
         width=width,
-        chunk=chunk,
+        chunk=max(spacing, chunk - chunk % spacing),
         spacing=spacing,
+        compiled=compiled,
     )
 
 
@@ -162,7 +185,7 @@ def check_once(inputs: Inputs, c: Tensor) -> Sizes:
     """
     x, weight, bias, window, lengths, rows, t0, how, _ = inputs
     key = (
-        *(ROWS, how.pooling, how.zone, _look(x), _look(weight), _look(bias), _look(c)),
+        *(ROWS, x.dtype in BY_TORCH, how.pooling, how.zone, _look(x), _look(weight), _look(bias), _look(c)),
         *(_look(window), _look(lengths), _look(rows), _look(t0)),
     )
     sizes = _fitting.get(key)
