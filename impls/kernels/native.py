@@ -89,9 +89,8 @@ class Kernels:
             function.restype = None
         self.layer_forward = library.qb_layer_forward
         self.layer_backward = library.qb_layer_backward
-        for number in (self.layer_forward, self.layer_backward, library.qb_bfloat16_at_once):
-            number.restype = ctypes.c_int64
-        self.bfloat16_at_once: int = library.qb_bfloat16_at_once()
+        for function in (self.layer_forward, self.layer_backward):
+            function.restype = ctypes.c_int64
         if fork := _fork():
             library.qb_use_threads_of(fork)
 

@@ -80,5 +80,3 @@ QB_API void qb_sum_bias(const qb_call* call) {
 }
 QB_API int64_t qb_layer_forward(const qb_layer* given) { return qb::layer(*given, false); }
 QB_API int64_t qb_layer_backward(const qb_layer* given) { return qb::layer(*given, true); }
-// 2 where two bfloat16 are multiplied by one instruction, 1 where they are widened first.
-QB_API int64_t qb_bfloat16_at_once(void) { return qb::Unit<qb::bf16>::ELEMENTS; }

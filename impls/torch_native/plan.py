@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from impls.kernels.native import SEGMENT, kernels
+from impls.kernels.native import SEGMENT
 
 ROWS = 1024
 """Rows (steps times sequences) of a float32 chunk for torch.mm: enough for products at full rate
@@ -20,24 +19,11 @@ STATE_OF = {
     torch.bfloat16: torch.float32,
     torch.float64: torch.float64,
 }
-
-
-
-
-def _multiplied_by_torch() -> frozenset[torch.dtype]:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        flags = ""
-    if kernels().bfloat16_at_once == 2 and " amx_bf16" not in flags:
-        return frozenset()
-    return frozenset({torch.bfloat16})
-
-
-BY_TORCH = _multiplied_by_torch()
-"""Dtypes whose products torch.mm makes: bfloat16 where the CPU has AMX, which torch.mm uses and the
-compiled tiles do not, and where it has no AVX512-BF16, without which they would widen it. Both
-ways save the same for the backward pass."""
+BY_TORCH = frozenset({torch.bfloat16})
+"""Dtypes whose products torch.mm makes: where it is the faster way. On a CPU with AVX512-BF16 both
+take the same time within a few per cent, on one with AMX torch.mm is several times faster, and
+without either the compiled tiles would widen bfloat16 to float32. Both ways save the same for the
+backward pass."""
 
 
 class How(NamedTuple):
@@ -185,7 +171,16 @@ def check_once(inputs: Inputs, c: Tensor) -> Sizes:
     """
     x, weight, bias, window, lengths, rows, t0, how, _ = inputs
     key = (
-        *(ROWS, x.dtype in BY_TORCH, how.pooling, how.zone, _look(x), _look(weight), _look(bias), _look(c)),
+        *(
+            ROWS,
+            x.dtype in BY_TORCH,
+            how.pooling,
+            how.zone,
+            _look(x),
+            _look(weight),
+            _look(bias),
+            _look(c),
+        ),
         *(_look(window), _look(lengths), _look(rows), _look(t0)),
     )
     sizes = _fitting.get(key)
