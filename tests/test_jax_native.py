@@ -169,7 +169,7 @@ def test_a_second_derivative_raises(twice):
 
 @pytest.mark.parametrize("short", ["arguments", "results", "attributes"])
 def test_a_call_that_does_not_fit_is_refused_not_run(short):
-    given, numbers = arguments(), FO.attributes(ragged=False)
+    given, numbers = arguments(), FO.attributes(ragged=False, batch=3)
     shapes = [jax.ShapeDtypeStruct(given.x.shape, jnp.float32)] * (1 if short == "results" else 3)
     operands = jax.tree.leaves(given)[: -1 if short == "arguments" else None]
     if short == "attributes":

@@ -27,11 +27,22 @@ RAGGED = (9, 1, 4)
 FO = plan.How(1, 0, 1, 0, 0, 0, 0, 0)
 
 
-@pytest.fixture(params=[None, 4, 48], ids=["one chunk", "4 rows", "48 rows"])
+def turn_round(monkeypatch):
+    """torch.mm makes the products that the compiled call made, and the other way round."""
+    monkeypatch.setattr(plan, "BY_TORCH", frozenset(plan.STATE_OF) - plan.BY_TORCH)
+
+
+@pytest.fixture(
+    params=[(None, False), (4, False), (48, False), (48, True)],
+    ids=["one chunk", "4 rows", "48 rows", "48 rows multiplied the other way"],
+)
 def rows(request, monkeypatch):
     """Rows of a chunk: small ones force many chunks, also ones shorter than the window."""
-    if request.param:
-        monkeypatch.setattr(plan, "ROWS", request.param)
+    most, turned = request.param
+    if most:
+        monkeypatch.setattr(plan, "ROWS", most)
+    if turned:
+        turn_round(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -74,6 +85,16 @@ def test_sequences_shorter_than_the_window_equal_the_oracle(rows, steps):
 def test_odd_sizes_equal_the_oracle(inputs, hidden, batch):
     spec = ModelSpec(input_size=inputs, hidden_size=hidden)
     check_against_oracle(NAME, spec, batch=batch, steps=33)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_many_rows_equal_the_oracle(dtype, turned, monkeypatch):
+    """Packed weights, several chunks of the usual size, whole and partial panels of channels."""
+    if turned:
+        turn_round(monkeypatch)
+    spec = ModelSpec(input_size=34, hidden_size=72, kernel_width=3)
+    check_against_oracle(NAME, spec, dtype, batch=3, steps=230)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -178,6 +199,38 @@ def test_inputs_and_gradients_of_any_strides_give_the_same_bits(taps, view):
     assert torch.equal(layer(*viewed)[0], layer(*given)[0])
     for one, other in zip(gradients(given, view(dy)), dense, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_no_bit(dtype, monkeypatch):
+    monkeypatch.setattr(plan, "BY_TORCH", frozenset())
+    given = arguments(90, 9, 40, 97, 3, dtype)
+
+    def bits(threads):
+        torch.set_num_threads(threads)
+        return *layer(*given), *gradients(given)
+
+    before = torch.get_num_threads()
+    try:
+        one = bits(1)
+        for threads in (2, 3, 8):
+            many = bits(threads)
+            assert all(torch.equal(*pair) for pair in zip(one, many, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_weight_of_any_strides_gives_the_same_bits():
+    given = arguments(steps=300, features=40, hidden=33)
+    dense = layer(*given)[0], *gradients(given)
+    for view in (
+        lambda t: t.t().contiguous().t(),
+        lambda t: torch.cat([t, t], dim=1)[:, : t.shape[1]],
+        lambda t: torch.stack([t, t], dim=2)[..., 1],
+    ):
+        viewed = [given[0], view(given[1]).detach().requires_grad_(), *given[2:]]
+        for one, other in zip((layer(*viewed)[0], *gradients(viewed)), dense, strict=True):
+            assert torch.equal(one, other)
 
 
 def test_backward_twice_over_a_kept_graph_gives_equal_gradients():

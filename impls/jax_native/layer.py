@@ -13,7 +13,7 @@ from impls.kernels.native import POOLINGS, SEGMENT, ZONES
 from impls.kernels.xla import TARGETS
 
 ROWS = 512
-"""FORWARD_ROWS of layer_cpu.h: steps times sequences of a chunk."""
+"""Most steps times sequences between two checkpoints."""
 
 
 class How(NamedTuple):
@@ -26,13 +26,13 @@ class How(NamedTuple):
     probability: float
     layer: int
 
-    def attributes(self, ragged: bool, **wanted: bool) -> dict[str, Any]:
+    def attributes(self, ragged: bool, batch: int, **wanted: bool) -> dict[str, Any]:
         """As the structure `How` of layer_xla.cpp."""
         flags = (ragged, *(wanted.get(w, False) for w in ("inputs", "weights", "saves")))
         threshold = round(self.probability * 65536)
         stream = int(self.reverse)
         head = POOLINGS[self.pooling], ZONES[self.zone], self.keeps_state, self.reverse
-        numbers = (*head, threshold, self.layer, stream, *flags)
+        numbers = (*head, threshold, self.layer, stream, _spacing(batch), *flags)
         return {
             "how": np.array(numbers, dtype=np.int64),
             "expectation": np.float64(self.probability),
@@ -87,7 +87,7 @@ def _call(what: str, shapes: Any, *operands: Any, **attributes: Any) -> Any:
 
 
 def _spacing(batch: int) -> int:
-    """Steps between two checkpoints; `Layer::spacing` of layer_cpu.h."""
+    """Steps between two checkpoints."""
     return min(max(1, ROWS // batch), SEGMENT)
 
 
@@ -103,7 +103,7 @@ def _forward(how: How, saves: bool, given: Given, rest: Sequences) -> tuple[Fina
             jax.ShapeDtypeStruct((steps, batch, len(given.weights) * hidden), given.x.dtype),
             jax.ShapeDtypeStruct((segments, batch, hidden), given.c.dtype),
         )
-    attributes = how.attributes(rest.lengths is not None, saves=saves)
+    attributes = how.attributes(rest.lengths is not None, batch, saves=saves)
     shapes = Final(y, _like(given.c), window), saved
     result: tuple[Final, Saved | None] = _call("forward", shapes, given, rest, **attributes)
     return result
@@ -167,7 +167,7 @@ def _instantiated(gradient: Any, like: Any) -> jax.Array | None:
 def _backward(
     how: How, wanted: Wanted, given: Given, rest: Sequences, saved: Saved, dfinal: Final
 ) -> Given:
-    attributes = how.attributes(rest.lengths is not None, **wanted._asdict())
+    attributes = how.attributes(rest.lengths is not None, given.x.shape[1], **wanted._asdict())
     shapes = (
         *(_like(given.c), jax.tree.map(_like, given.biases)),
         (_like(given.x), jax.tree.map(_like, given.window)) if wanted.inputs else (None, None),

@@ -19,7 +19,8 @@ from pathlib import Path
 
 SOURCES = (
     *("pool_cpu.cpp", "forward_cpu.h", "backward_cpu.h", "blocks_cpu.h", "window_cpu.h"),
-    *("parallel.h", "pool_cpu.h", "pool.h"),
+    *("parallel.h", "pool_cpu.h", "pool.h", "layer_c.h", "layer_cpu.h", "layer_backward_cpu.h"),
+    *("layer_pass_cpu.h", "gemm_cpu.h", "packing_cpu.h", "arena_cpu.h"),
 )
 """The first is compiled and includes the others."""
 COMPILERS = ("c++", "g++", "clang++")

@@ -28,8 +28,9 @@ static const int SUMS = 24;
 static const int SUMS = 12;
 #endif
 
-// What a product multiplies at once: two bfloat16 where the CPU has an instruction for it.
-struct __attribute__((may_alias)) Pair {
+// What a product multiplies at once: two bfloat16 where the CPU has an instruction for it; a pair
+// may begin at any bfloat16.
+struct __attribute__((may_alias, packed, aligned(2))) Pair {
   u32 bits;
 };
 template <class IO> struct Unit {

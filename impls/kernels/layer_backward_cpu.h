@@ -18,7 +18,7 @@ template <class IO> struct LayerBackward {
 
   Layer& layer;
   qb_call& a;
-  const int64_t gates, width, depth, steps, panels, strips;
+  const int64_t gates, width, depth, panels, strips;
   bool for_inputs, for_weights, few, started;
   U* transposed;           // weights [panels][units][PANEL]; few: dsums [groups][G][units][PANEL]
   U* inputs;               // taps [K][strips][units][ROWS]
@@ -29,8 +29,7 @@ template <class IO> struct LayerBackward {
 
   explicit LayerBackward(Layer& given)
       : layer(given), a(given.call), gates(given.gates()), width(given.width()),
-        depth(given.depth()), steps(given.chunk(BACKWARD_ROWS)),
-        panels((depth + PANEL - 1) / PANEL),
+        depth(given.depth()), panels((depth + PANEL - 1) / PANEL),
         strips(strips_of<IO>(a.features)), for_inputs(a.dx != nullptr),
         for_weights(given.dweight[0] != nullptr), few(a.steps * a.batch <= FEW_ROWS),
         started(false) {}
@@ -43,10 +42,10 @@ template <class IO> struct LayerBackward {
       const int64_t count = first + PANEL < depth ? PANEL : depth - first;
       if (count < PANEL || width % E) memset((void*)own, 0, (size_t)(units * PANEL) * sizeof(U));
       for (int64_t gate = 0; gate < gates; ++gate) {
-        const IO* from = (const IO*)layer.weight[gate] + first * a.hidden;
+        const IO* from = (const IO*)layer.weight[gate] + first * layer.weight_row;
         for (int64_t h = 0; h < a.hidden; ++h)
           for (int64_t j = 0; j < count; ++j)
-            put<IO>(own, gate * a.hidden + h, j, PANEL, from[j * a.hidden + h]);
+            put<IO>(own, gate * a.hidden + h, j, PANEL, from[j * layer.weight_row + h]);
       }
     });
   }
@@ -94,7 +93,7 @@ template <class IO> struct LayerBackward {
 
     template <int R> void tile(int64_t k) const {
       rows.set(R, [&](int64_t i, int64_t gate) {
-        return (const IO*)pass.layer.weight[gate] + (k + i) * pass.a.hidden;
+        return (const IO*)pass.layer.weight[gate] + (k + i) * pass.layer.weight_row;
       });
       S sums[R * PANEL];
       Tiles<U>::template tile<R, false>(rows.at, rows.row, rows.parts, rows.count, Packed{panel},
@@ -167,6 +166,7 @@ template <class IO> struct LayerBackward {
       U* panel = own_memory.take<U>(units * PANEL);
       pack_columns(dsums, rows_now, width, gate * a.hidden + first, own, panel);
       S* sum_of = ROUNDED ? total + gate * depth * a.hidden : (S*)layer.dweight[gate];
+      const int64_t apart = ROUNDED ? a.hidden : layer.dweight_row;
       for (int64_t strip = 0; strip < strips * a.taps; ++strip) {
         const U* at = inputs + strip * units * ROWS;
         S sums[ROWS * PANEL];
@@ -174,7 +174,7 @@ template <class IO> struct LayerBackward {
         const int64_t c = strip % strips * ROWS;
         const int64_t last = c + ROWS < a.features ? ROWS : a.features - c;
         for (int64_t i = 0; i < last; ++i) {
-          S* to = sum_of + (strip / strips * a.features + c + i) * a.hidden + first;
+          S* to = sum_of + (strip / strips * a.features + c + i) * apart + first;
           const S* sum = sums + i * PANEL;
           if (started)
             for (int64_t j = 0; j < own; ++j) to[j] += sum[j];
@@ -193,16 +193,17 @@ template <class IO> struct LayerBackward {
     for (int64_t gate = 0; gate < gates; ++gate) {
       memcpy(layer.dbias[gate], sums + gate * a.hidden, (size_t)a.hidden * sizeof(S));
       if (!ROUNDED || !for_weights) continue;
-      const int64_t count = depth * a.hidden;
-      IO* to = (IO*)layer.dweight[gate];
-      const S* from = total + gate * count;
+      parallel_for(depth, depth * a.hidden, a.threads, [&](int64_t k) {
+        IO* to = (IO*)layer.dweight[gate] + k * layer.dweight_row;
+        const S* from = total + (gate * depth + k) * a.hidden;
 #pragma omp simd
-      for (int64_t j = 0; j < count; ++j) store(&to[j], from[j]);
+        for (int64_t j = 0; j < a.hidden; ++j) store(&to[j], from[j]);
+      });
     }
   }
 
   void allocate() {
-    const int64_t rows = steps * a.batch, units = Rows<IO>::units(rows);
+    const int64_t rows = layer.chunk * a.batch, units = Rows<IO>::units(rows);
     const int64_t groups = (rows + PANEL - 1) / PANEL;
     const int64_t turned = few ? groups * gates * Rows<IO>::units(a.hidden) * PANEL
                                : panels * Rows<IO>::units(width) * PANEL;
@@ -227,17 +228,18 @@ template <class IO> struct LayerBackward {
     if (carried) memset(a.carry, 0, (size_t)carried * sizeof(S));
   }
 
-  // Gradients from `pre` [T, B, G*H] and the checkpoints that the forward pass saved.
-  static void run(Layer layer, const void* pre) {
+  // Gradients from call.pre [T, B, G*H] and the checkpoints that the forward pass saved.
+  static void run(Layer layer) {
     LayerBackward pass(layer);
     qb_call& a = layer.call;
+    const IO* pre = (const IO*)a.pre;
     pass.allocate();
     if (pass.for_inputs && !pass.few) pass.transpose_weights();
-    const int64_t chunks = layer.chunks(pass.steps);
+    const int64_t chunks = layer.chunks();
     for (int64_t index = 0; index < chunks; ++index) {
-      layer.take_chunk(pass.steps, a.reverse ? index : chunks - 1 - index);
+      layer.take_chunk(a.reverse ? index : chunks - 1 - index);
       const int64_t rows_now = (a.end - a.begin) * a.batch;
-      a.pre = (const IO*)pre + a.begin * a.batch * pass.width;
+      a.pre = pre + a.begin * a.batch * pass.width;
       a.dpre = pass.dsums;
       pass.pool();
       if (pass.for_inputs) pass.input_gradients(rows_now);

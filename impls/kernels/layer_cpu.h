@@ -7,45 +7,30 @@
 #include "arena_cpu.h"
 #include "forward_cpu.h"
 #include "gemm_cpu.h"
+#include "layer_c.h"
 #include "parallel.h"
-#include "pool_cpu.h"
 #include "window_cpu.h"
 
 namespace qb {
 
-static const int64_t FORWARD_ROWS = 512, BACKWARD_ROWS = 512;  // steps times sequences of a chunk
 static const int64_t FEW_ROWS = 256;  // up to which weights are used as they lie: no packing
 static const int64_t WORK = 256;  // multiplications that cost as much as one pooled element
 
 // Pools channels first..first+own of sequence b over the chunk: Forward's or Backward's `block`.
 typedef void (*PoolBlock)(const qb_call& a, int64_t b, int64_t first, int64_t own);
 
-// One call; weights [taps * features][hidden] of each gate lie where the framework keeps them.
-struct Layer {
-  qb_call call;
+// One call; call.pre: gate sums of all steps (forward: null where nothing is to be saved).
+struct Layer : qb_layer {
   PoolBlock pool;
-  const void* weight[4];
-  void* dweight[4];
-  void* dbias[4];
 
   int64_t gates() const { return call.pooling + 2; }
   int64_t width() const { return gates() * call.hidden; }
   int64_t depth() const { return call.taps * call.features; }
   int64_t blocks() const { return (call.hidden + PANEL - 1) / PANEL; }
-
-  // Steps between checkpoints: what the backward pass finds depends on the batch only.
-  static int64_t spacing(int64_t batch) {
-    const int64_t steps = FORWARD_ROWS / batch;
-    return steps < 1 ? 1 : steps < QB_SEGMENT ? steps : QB_SEGMENT;
-  }
-  int64_t chunk(int64_t rows) const {
-    const int64_t steps = rows / call.batch / call.spacing * call.spacing;
-    return steps > call.spacing ? steps : call.spacing;
-  }
-  int64_t chunks(int64_t steps) const { return (call.steps + steps - 1) / steps; }
-  void take_chunk(int64_t steps, int64_t index) {
-    call.begin = index * steps;
-    call.end = call.begin + steps < call.steps ? call.begin + steps : call.steps;
+  int64_t chunks() const { return (call.steps + chunk - 1) / chunk; }
+  void take_chunk(int64_t index) {
+    call.begin = index * chunk;
+    call.end = call.begin + chunk < call.steps ? call.begin + chunk : call.steps;
   }
 };
 
@@ -74,8 +59,14 @@ template <class IO> struct LayerForward {
     int64_t low, n, first, own;
 
     template <int R> void tile(int64_t r) const {
+      int64_t step[R], sequence[R];  // counted up: divisions for every row cost a tenth of the tile
+      for (int64_t i = 0, s = r / n, b = r % n; i < R; ++i) {
+        step[i] = s;
+        sequence[i] = low + b;
+        if (++b == n) ++s, b = 0;
+      }
       rows.set(R, [&](int64_t i, int64_t k) {
-        return tap_at<IO>(a, a.begin + (r + i) / n, low + (r + i) % n, k);
+        return tap_at<IO>(a, a.begin + step[i], sequence[i], k);
       });
       const int64_t gates = a.pooling + 2;
       S sums[R * PANEL];
@@ -84,13 +75,14 @@ template <class IO> struct LayerForward {
           const Packed panel = {panels + gate * rows.parts * rows.count * PANEL};
           Tiles<U>::template tile<R, false>(rows.at, rows.row, rows.parts, rows.count, panel, sums);
         } else {
-          const Plain matrix = {(const IO*)layer.weight[gate] + first, a.hidden};
+          const Plain matrix = {(const IO*)layer.weight[gate] + first,
+                                layer.weight_row};
           Tiles<U>::template tile<R, false>(rows.at, rows.row, rows.parts, rows.count, matrix,
                                             sums);
         }
         for (int i = 0; i < R; ++i) {
-          const int64_t step = (r + i) / n, b = low + (r + i) % n;
-          IO* out = (IO*)a.pre + ((step * a.batch + b) * gates + gate) * a.hidden + first;
+          const int64_t row = step[i] * a.batch + sequence[i];
+          IO* out = (IO*)a.pre + (row * gates + gate) * a.hidden + first;
           const S* sum = sums + i * PANEL;
 #pragma omp simd
           for (int j = 0; j < (int)own; ++j) store(&out[j], sum[j]);
@@ -115,11 +107,11 @@ template <class IO> struct LayerForward {
     const bool packs = own < PANEL || a.features % E || sizeof(U) != E * sizeof(IO) ||
                        a.steps * (high - low) > FEW_ROWS;
     for (int64_t at = 0; packs && at < layer.gates() * parts; ++at)
-      pack_columns((const IO*)layer.weight[at / parts] + at % parts * a.features * a.hidden,
-                   a.features, a.hidden, first, own, panels + at * count * PANEL);
-    const int64_t steps = layer.chunk(FORWARD_ROWS), chunks = layer.chunks(steps);
+      pack_columns((const IO*)layer.weight[at / parts] + at % parts * a.features * layer.weight_row,
+                   a.features, layer.weight_row, first, own, panels + at * count * PANEL);
+    const int64_t chunks = layer.chunks();
     for (int64_t index = 0; index < chunks; ++index) {
-      layer.take_chunk(steps, a.reverse ? chunks - 1 - index : index);
+      layer.take_chunk(a.reverse ? chunks - 1 - index : index);
       a.pre = saved ? pre + a.begin * a.batch * layer.width() : pre;
       const Sums sums = {layer, a, rows, packs ? panels : nullptr, low, high - low, first, own};
       Cover<Tiles<U>::ROWS>::rows(0, (a.end - a.begin) * (high - low), sums);
@@ -127,16 +119,16 @@ template <class IO> struct LayerForward {
     }
   }
 
-  // y, c, checkpoints, and `pre` [T, B, G*H] where it is given.
-  static void run(const Layer& layer, void* pre) {
+  // y, c, checkpoints, and call.pre [T, B, G*H] where it is given.
+  static void run(const Layer& layer) {
     const qb_call& a = layer.call;
     const int64_t blocks = layer.blocks();
     int64_t groups = (3 * a.threads + blocks - 1) / blocks;  // of sequences
     if (a.threads <= 2 || groups < 1) groups = 1;
     if (groups > a.batch) groups = a.batch;
-    IO* sums = (IO*)pre;
-    if (!pre) {
-      const int64_t elements = layer.chunk(FORWARD_ROWS) * a.batch * layer.width();
+    IO* sums = (IO*)a.pre;
+    if (!sums) {
+      const int64_t elements = layer.chunk * a.batch * layer.width();
       shared_memory.reset(Arena::room<IO>(elements));
       sums = shared_memory.take<IO>(elements);
     }
@@ -145,7 +137,7 @@ template <class IO> struct LayerForward {
       const int64_t first = task_number / groups * PANEL, group = task_number % groups;
       const int64_t own = first + PANEL < a.hidden ? PANEL : a.hidden - first;
       task(layer, first, own, group * a.batch / groups, (group + 1) * a.batch / groups, sums,
-           pre != nullptr);
+           a.pre != nullptr);
     });
   }
 };

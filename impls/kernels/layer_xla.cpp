@@ -9,8 +9,7 @@
 //          -> dc [B,H] S, dbiases per gate, [dx [T,B,C], [dwindow [K-1,B,C]]], [dweights per gate]
 #include <vector>
 
-#include "layer_backward_cpu.h"
-#include "layer_cpu.h"
+#include "layer_pass_cpu.h"
 #include "xla_threads.h"
 
 #define QB_API extern "C" __attribute__((visibility("default")))
@@ -19,10 +18,11 @@ namespace qb {
 
 // The attribute `how`, in this order.
 struct How {
-  int64_t pooling, zone, keeps_state, reverse, threshold, layer, stream, ragged, for_inputs,
-      for_weights, saves;
+  int64_t pooling, zone, keeps_state, reverse, threshold, layer, stream, spacing, ragged,
+      for_inputs, for_weights, saves;
 };
 
+static const int64_t ROWS = 512;  // steps times sequences of a chunk
 static std::atomic<int64_t> threads_seen(0);
 
 // Integers widened for one call.
@@ -109,46 +109,21 @@ static bool describe(Frame& frame, const How& how, double expectation, Layer& la
   a.x = x->data;
   a.x_time = a.batch * a.features;
   a.x_batch = a.features;
-  a.spacing = Layer::spacing(a.batch);
+  if (how.spacing < 1 || how.spacing > QB_SEGMENT) return false;
+  a.spacing = how.spacing;
+  layer.chunk = ROWS / a.batch / a.spacing * a.spacing;
+  if (!layer.chunk) layer.chunk = a.spacing;
   for (int64_t gate = 0; gate < layer.gates(); ++gate) {
     const XLA_FFI_Buffer* weight = frame.argument();
     layer.weight[gate] = weight->data;
     a.taps = weight->dims[0];
     a.hidden = weight->dims[2];
   }
+  layer.weight_row = layer.dweight_row = a.hidden;
   a.bias = gather_biases(frame, layer, biases);
   if (a.taps > 1) a.window = frame.next();
   sequences(frame, how, a);
   return !frame.short_of;
-}
-
-template <class IO, int P, int Z>
-static void back_block(const qb_call& a, int64_t b, int64_t first, int64_t own) {
-  Backward<IO, P, Z>::block(a, b, first, (int)own);
-}
-template <class IO, int P> static PoolBlock pick_zone(const qb_call& a, bool back) {
-  if (a.zone == ZONE_HOLD)
-    return back ? back_block<IO, P, ZONE_HOLD> : Forward<IO, P, ZONE_HOLD>::block;
-  if (a.zone == ZONE_EXPECT)
-    return back ? back_block<IO, P, ZONE_EXPECT> : Forward<IO, P, ZONE_EXPECT>::block;
-  return back ? back_block<IO, P, ZONE_NONE> : Forward<IO, P, ZONE_NONE>::block;
-}
-template <class IO> static void pass(Layer& layer, bool back, void* pre) {
-  const qb_call& a = layer.call;
-  layer.pool = a.pooling == POOL_F    ? pick_zone<IO, POOL_F>(a, back)
-               : a.pooling == POOL_FO ? pick_zone<IO, POOL_FO>(a, back)
-                                      : pick_zone<IO, POOL_IFO>(a, back);
-  if (back) {
-    LayerBackward<IO>::run(layer, pre);
-    return;
-  }
-  LayerForward<IO>::run(layer, pre);
-  if (a.taps > 1) final_window<IO>(a);
-}
-static void run(Layer& layer, bool back, void* pre) {
-  if (layer.call.format == 0) pass<float>(layer, back, pre);
-  if (layer.call.format == 1) pass<bf16>(layer, back, pre);
-  if (layer.call.format == 2) pass<double>(layer, back, pre);
 }
 
 static bool forward(Frame& frame, const How& how, Layer& layer, const void* c) {
@@ -158,18 +133,18 @@ static bool forward(Frame& frame, const How& how, Layer& layer, const void* c) {
   a.y_batch = a.hidden;
   a.c = frame.result();
   if (a.taps > 1) a.window_last = frame.result();
-  void* pre = how.saves ? frame.result() : nullptr;
+  a.pre = how.saves ? frame.result() : nullptr;
   a.checkpoints = how.saves ? frame.result() : nullptr;
   if (!frame.whole()) return false;
   memcpy(a.c, c, (size_t)(a.batch * a.hidden) * (a.format == 2 ? 8 : 4));
-  run(layer, false, pre);
+  run_layer(layer, false);
   return true;
 }
 
 static bool backward(Frame& frame, const How& how, Layer& layer) {
   qb_call& a = layer.call;
   const size_t state = a.format == 2 ? 8 : 4, io = a.format == 2 ? 8 : a.format == 0 ? 4 : 2;
-  const void* pre = frame.next();
+  a.pre = frame.next();
   a.checkpoints = const_cast<void*>(frame.next());
   a.dy = frame.next();
   a.dy_time = a.batch * a.hidden;
@@ -187,7 +162,7 @@ static bool backward(Frame& frame, const How& how, Layer& layer) {
   if (!frame.whole()) return false;
   memcpy(a.dc, dc, (size_t)(a.batch * a.hidden) * state);
   if (a.dwindow) memset(a.dwindow, 0, (size_t)((a.taps - 1) * a.batch * a.features) * io);
-  run(layer, true, const_cast<void*>(pre));
+  run_layer(layer, true);
   return true;
 }
 

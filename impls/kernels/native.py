@@ -9,7 +9,7 @@ from pathlib import Path
 
 from impls.kernels.build import CompilerMissing, shared_object
 
-ABI = 1
+ABI = 2
 SEGMENT = 16
 """Most steps between two checkpoints of the state (QB_SEGMENT)."""
 POOLINGS = {"f": 0, "fo": 1, "ifo": 2}
@@ -46,14 +46,34 @@ class Call(ctypes.Structure):
     )
 
 
+PerGate = ctypes.c_void_p * 4
+"""One address per gate, null behind the last."""
+
+
+class LayerCall(ctypes.Structure):
+    """The argument block `qb_layer` of layer_c.h; it begins with a `Call`."""
+
+    _fields_ = (
+        ("call", Call),
+        ("chunk", ctypes.c_int64),
+        *(("weight", PerGate), ("weight_row", ctypes.c_int64)),
+        *(("dweight", PerGate), ("dweight_row", ctypes.c_int64)),
+        ("dbias", PerGate),
+    )
+
+
 class Kernels:
-    """The functions of the object; each takes `ctypes.byref(call)` and returns nothing."""
+    """The functions of the object.
+
+    Each takes `ctypes.byref(call)` and returns nothing; those of a whole layer take a `LayerCall`
+    and return 0, or 1 where there is no memory left.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError or AttributeError where the file is no such object."""
         library = ctypes.CDLL(str(path))
         library.qb_abi.restype = ctypes.c_int64
-        if library.qb_abi() != ABI * 4096 + ctypes.sizeof(Call):
+        if library.qb_abi() != ABI * 4096 + ctypes.sizeof(LayerCall):
             raise OSError(f"{path} has another interface")
         self._library = library
         self.unfold = library.qb_unfold
@@ -67,6 +87,10 @@ class Kernels:
             *(self.pool_forward, self.pool_backward),
         ):
             function.restype = None
+        self.layer_forward = library.qb_layer_forward
+        self.layer_backward = library.qb_layer_backward
+        for function in (self.layer_forward, self.layer_backward):
+            function.restype = ctypes.c_int64
         if fork := _fork():
             library.qb_use_threads_of(fork)
 

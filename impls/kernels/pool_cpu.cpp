@@ -1,9 +1,8 @@
-// QRNN pooling forward and backward on a CPU: vectorised over channels, threads over batch and
-// blocks of channels. A block's size depends on batch and hidden size only, never on the threads.
+// The functions of the C interface on a CPU: whole layers, and their pieces. Pooling is vectorised
+// over channels, threads over batch and blocks of channels, whose size never depends on the threads.
 #include "pool_cpu.h"
 
-#include "backward_cpu.h"
-#include "forward_cpu.h"
+#include "layer_pass_cpu.h"
 #include "parallel.h"
 #include "pool.h"
 #include "window_cpu.h"
@@ -13,36 +12,33 @@
 namespace qb {
 
 // All blocks of one chunk.
-template <class IO, int P, int Z> static void run(const qb_call& a, bool back) {
+template <class IO> static void pool_chunk(const qb_call& a, bool back) {
   const int64_t width = block_width(a, back ? BACKWARD : FORWARD);
   const int64_t blocks = (a.hidden + width - 1) / width;
   const int64_t elements = (a.end - a.begin) * a.batch * a.hidden;
+  const PoolBlock block = block_for<IO>(a, back);
   parallel_for(a.batch * blocks, elements, a.threads, [&](int64_t task) {
-    const int64_t b = task / blocks, first = task % blocks * width;
-    const int64_t own = first + width < a.hidden ? width : a.hidden - first;
-    if (back)
-      Backward<IO, P, Z>::block(a, b, first, (int)own);
-    else
-      Forward<IO, P, Z>::block(a, b, first, own);
+    const int64_t first = task % blocks * width;
+    block(a, task / blocks, first, first + width < a.hidden ? width : a.hidden - first);
   });
 }
 
-template <class IO, int P> static void pick_zone(const qb_call& a, bool back) {
-  if (a.zone == ZONE_NONE) run<IO, P, ZONE_NONE>(a, back);
-  if (a.zone == ZONE_HOLD) run<IO, P, ZONE_HOLD>(a, back);
-  if (a.zone == ZONE_EXPECT) run<IO, P, ZONE_EXPECT>(a, back);
-}
-
-template <class IO> static void pick_pooling(const qb_call& a, bool back) {
-  if (a.pooling == POOL_F) pick_zone<IO, POOL_F>(a, back);
-  if (a.pooling == POOL_FO) pick_zone<IO, POOL_FO>(a, back);
-  if (a.pooling == POOL_IFO) pick_zone<IO, POOL_IFO>(a, back);
-}
-
 static void pool(const qb_call& a, bool back) {
-  if (a.format == 0) pick_pooling<float>(a, back);
-  if (a.format == 1) pick_pooling<bf16>(a, back);
-  if (a.format == 2) pick_pooling<double>(a, back);
+  if (a.format == 0) pool_chunk<float>(a, back);
+  if (a.format == 1) pool_chunk<bf16>(a, back);
+  if (a.format == 2) pool_chunk<double>(a, back);
+}
+
+// 0, or 1 where there is no memory for the caller's scratch area.
+static int64_t layer(const qb_layer& given, bool back) {
+  Layer layer;
+  static_cast<qb_layer&>(layer) = given;
+  try {
+    run_layer(layer, back);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
 }
 
 // Rows 1.. added to row 0 in this order, whatever the threads.
@@ -54,7 +50,7 @@ template <class S> static void sum_rows(S* rows, int64_t count, int64_t width) {
 
 }  // namespace qb
 
-QB_API int64_t qb_abi(void) { return QB_ABI * 4096 + (int64_t)sizeof(qb_call); }
+QB_API int64_t qb_abi(void) { return QB_ABI * 4096 + (int64_t)sizeof(qb_layer); }
 QB_API void qb_use_threads_of(void* gomp_parallel) {
   qb::fork_threads = reinterpret_cast<qb::Fork>(gomp_parallel);
 }
@@ -82,3 +78,5 @@ QB_API void qb_sum_bias(const qb_call* call) {
   else
     qb::sum_rows((float*)call->dbias, call->batch, width);
 }
+QB_API int64_t qb_layer_forward(const qb_layer* given) { return qb::layer(*given, false); }
+QB_API int64_t qb_layer_backward(const qb_layer* given) { return qb::layer(*given, true); }

@@ -1,10 +1,10 @@
-// The C interface of the CPU kernels: one argument block, six functions. Shapes, lifetime and
+// The C interface of the CPU kernels: one argument block, six functions (a whole layer: layer_c.h). Shapes, lifetime and
 // aliasing of every pointer: README.md beside this file. Mirrored by `Call` in native.py.
 #ifndef QUASIBENCH_POOL_CPU_H
 #define QUASIBENCH_POOL_CPU_H
 #include <stdint.h>
 
-#define QB_ABI 1
+#define QB_ABI 2
 #define QB_SEGMENT 16  // most steps between two checkpoints
 
 typedef struct qb_call {

@@ -1,7 +1,8 @@
 """The gradients of one QRNN layer on the CPU, chunk by chunk from the sequence's end.
 
 The gate sums that the forward pass saved are read once; the gradients by them stay in cache, go
-into the products for inputs and weight, and are overwritten by the next chunk's.
+into the products for inputs and weight, and are overwritten by the next chunk's: all in one
+compiled call, or where torch multiplies, with a call and two products for each chunk.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from impls.torch_native.memory import result, workspace
-from impls.torch_native.passes import Pass, address, dense
+from impls.torch_native.passes import Pass, address, dense, per_gate
 from impls.torch_native.plan import STATE_OF, Inputs, sizes_of
 
 
@@ -99,18 +100,46 @@ class BackwardPass(Pass):
             self.dc = torch.zeros((sizes.batch, sizes.hidden), dtype=wide)
         else:
             self.dc = flow.dc.clone(memory_format=torch.contiguous_format)
-        self.dbias = torch.zeros((sizes.batch, sizes.width), dtype=wide)
         if for_inputs:
             self.dx = result(tuple(inputs.x.shape), io)
         if for_inputs and sizes.taps > 1:
-            self.dwindow, carry = torch.zeros(window, dtype=io), torch.zeros(window, dtype=wide)
+            self.dwindow = torch.zeros(window, dtype=io)
+            if not sizes.compiled:
+                carry = torch.zeros(window, dtype=wide)
         self._alive = dy, dwindow, carry, pre, checkpoints
         self._back = inputs.weight.t()
         self._pre, self._row = pre.data_ptr(), sizes.width * pre.element_size()
         call.dy, call.dwindow_last = dy.data_ptr(), address(dwindow)
-        call.dc, call.dbias = self.dc.data_ptr(), self.dbias.data_ptr()
+        call.dc, call.pre = self.dc.data_ptr(), self._pre
         call.checkpoints, call.dx = checkpoints.data_ptr(), address(self.dx)
         call.carry, call.dwindow = address(carry), address(self.dwindow)
+
+    def compiled(self, for_weight: bool) -> Gradients:
+        """Everything in one compiled call."""
+        sizes, weight, block = self.sizes, None, self.block
+        dbias = torch.empty(sizes.width, dtype=self.dc.dtype)
+        block.dbias = per_gate(dbias, sizes)
+        if for_weight:
+            weight = result((sizes.taps * sizes.features, sizes.width), self.x.dtype)
+            block.dweight = per_gate(weight, sizes)
+        self.whole(self.kernels.layer_backward)
+        return Gradients(self.dx, weight, dbias, self.dc, self.dwindow)
+
+    def chunk_by_chunk(self, weight: Tensor | None) -> Gradients:
+        """With torch's products; `weight` is given where its gradient is wanted."""
+        sizes = self.sizes
+        self.dbias = torch.zeros((sizes.batch, sizes.width), dtype=self.dc.dtype)
+        self.call.dbias = self.dbias.data_ptr()
+        chunks = list(sizes.chunks(descending=not self.call.reverse))
+        dweight = None if weight is None else WeightGradient(weight, len(chunks))
+        for begin, end in chunks:
+            dsums = self.pool(begin, end)
+            if self.dx is not None:
+                self.inputs_of(begin, end, dsums)
+            if dweight is not None:
+                dweight.add(self.taps_of(begin, end), dsums)
+        total = None if dweight is None else dweight.total()
+        return Gradients(self.dx, total, self.bias(), self.dc, self.dwindow)
 
     def pool(self, begin: int, end: int) -> Tensor:
         """Gradients by the gate sums of one chunk, [rows, G*H]; the next chunk overwrites them."""
@@ -164,13 +193,6 @@ def layer_backward(
     if not pre.shape[0]:
         raise RuntimeError("the forward pass saved nothing: call it with save=True")
     work = BackwardPass(flow, inputs, pre, checkpoints, for_inputs)
-    chunks = list(work.sizes.chunks(descending=not inputs.how.reverse))
-    dweight = WeightGradient(inputs.weight, len(chunks)) if for_weight else None
-    for begin, end in chunks:
-        dsums = work.pool(begin, end)
-        if for_inputs:
-            work.inputs_of(begin, end, dsums)
-        if dweight is not None:
-            dweight.add(work.taps_of(begin, end), dsums)
-    total = None if dweight is None else dweight.total()
-    return Gradients(work.dx, total, work.bias(), work.dc, work.dwindow)
+    if work.sizes.compiled:
+        return work.compiled(for_weight)
+    return work.chunk_by_chunk(inputs.weight if for_weight else None)

@@ -1,7 +1,8 @@
-"""One QRNN layer in one direction on the CPU: products by torch, everything else compiled.
+"""One QRNN layer in one direction on the CPU: one compiled call, or products by torch.
 
-Time is cut into chunks whose gates stay in cache: the taps are laid side by side, multiplied by
-all gates' weights at once, and pooled, before the next chunk overwrites the workspace.
+Time is cut into chunks whose gates stay in cache. The compiled call does that by itself; where
+torch multiplies, the taps are laid side by side, multiplied by all gates' weights at once, and
+pooled, before the next chunk overwrites the workspace.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from impls.torch_native.memory import result, workspace
-from impls.torch_native.passes import Pass
+from impls.torch_native.passes import Pass, address
 from impls.torch_native.plan import STATE_OF, Inputs, check_once
 
 
@@ -51,17 +52,28 @@ def layer_forward(inputs: Inputs, c: Tensor, save: bool) -> Outputs:
         pre = result((sizes.steps * batch, sizes.width), io)
         checkpoints = result((sizes.segments, batch, sizes.hidden), STATE_OF[io])
         call.checkpoints = checkpoints.data_ptr()
+    if sizes.taps > 1:
+        window_last = torch.empty((sizes.taps - 1, batch, sizes.features), dtype=io)
+        call.window_last = window_last.data_ptr()
+    if sizes.compiled:
+        call.pre = address(pre)
+        work.whole(work.kernels.layer_forward)
+    else:
+        _chunk_by_chunk(work, inputs, pre)
+    return Outputs(y, c_last, window_last, pre, checkpoints)
+
+
+def _chunk_by_chunk(work: Pass, inputs: Inputs, pre: Tensor | None) -> None:
+    """The forward pass with torch's products; gate sums go to `pre` [T*B, G*H] if given."""
+    sizes, batch = work.sizes, work.sizes.batch
     for begin, end in sizes.chunks(descending=bool(inputs.how.reverse)):
         taps = work.taps_of(begin, end)
         if pre is not None:
             sums = pre[begin * batch : end * batch]
         else:
-            sums = workspace.matrix("sums", (end - begin) * batch, sizes.width, io)
+            sums = workspace.matrix("sums", (end - begin) * batch, sizes.width, inputs.x.dtype)
         torch.mm(taps, inputs.weight, out=sums)
-        call.pre = sums.data_ptr()
+        work.call.pre = sums.data_ptr()
         work.kernels.pool_forward(work.argument)
     if sizes.taps > 1:
-        window_last = torch.empty((sizes.taps - 1, batch, sizes.features), dtype=io)
-        call.window_last = window_last.data_ptr()
         work.kernels.final_window(work.argument)
-    return Outputs(y, c_last, window_last, pre, checkpoints)
