@@ -114,7 +114,8 @@ def source_hash(name: str) -> str:
     """64 hexadecimal digits over everything of ours that an implementation runs.
 
     That is its own folder (a foreign one's top package), the shared package of its framework,
-    the folders that its card shares, the contract and the parameters.
+    the folders that its card shares, the contract and the parameters, and what the parts of a
+    layer compute where it offers them.
     """
     top = Path(impls.__file__).parent
     paths = [*_files(_home(name)), top / "contract.py", top / "params.py"]
@@ -123,6 +124,8 @@ def source_hash(name: str) -> str:
             paths += _files(top / f"_{framework}")
     for folder in _shares(name):
         paths += _files(top / folder)
+    if _offers_parts(name):
+        paths.append(top / "parts.py")
     total = hashlib.sha256()
     for path in paths:
         content = path.read_bytes()
@@ -134,7 +137,7 @@ def stale_key(name: str, fp_hash: str, threads: int) -> str:
     """16 hexadecimal digits that change when rows of this implementation no longer hold.
 
     They cover the machine, the implementation's source, its frameworks' versions, what of them
-    is absent, and the thread budget.
+    or of its tools is absent, and the thread budget.
     """
     modules = [m for r in _requires(name) for m in (r, *COMPANIONS.get(r, ()))]
     modules += [impls.origin(name).partition(".")[0]] * (not _own(name))
@@ -142,7 +145,7 @@ def stale_key(name: str, fp_hash: str, threads: int) -> str:
         "machine": fp_hash,
         "source": source_hash(name),
         "versions": {module: framework_version(module) for module in modules},
-        "absent": [module for module in _requires(name) if impls.absent(module)],
+        "absent": _absent(name),
         "threads": threads,
     }
     return _digest(what, 16)
@@ -220,6 +223,32 @@ def _shares(name: str) -> tuple[str, ...]:
         return impls.get(name).shares
     except impls.BrokenImplementation:
         return ()
+
+
+def _offers_parts(name: str) -> bool:
+    try:
+        return bool(impls.get(name).parts)
+    except impls.BrokenImplementation:
+        return False
+
+
+def _absent(name: str) -> list[str]:
+    """Its modules that are absent; where all are there, "tools" if something else is missing."""
+    modules = [module for module in _requires(name) if impls.absent(module)]
+    return modules or ["tools"] * _lacks_tools(name)
+
+
+@functools.cache
+def _lacks_tools(name: str) -> bool:
+    """Whether its card says so, asked once: the answer may be that of a compiler.
+
+    Not in the card's words, which may name a folder that is new each time.
+    """
+    try:
+        card = impls.get(name)
+    except impls.BrokenImplementation:
+        return False
+    return card.lacking is not None and card.lacking() is not None
 
 
 def _own(name: str) -> bool:
