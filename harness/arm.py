@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from harness.grid import Contender
 from harness.process import Reply, Worker, WorkerFailure
 
-
 TOO_LATE = "the budget was spent before its turn: give a larger --budget, or --only"
 
 

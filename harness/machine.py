@@ -22,6 +22,7 @@ from typing import Any
 import impls
 from harness import system
 from harness.errors import UsageError
+from impls.contract import Implementation
 
 FRAMEWORKS = ("torch", "jax", "jaxlib", "cupy", "triton", "numba")
 COMPANIONS = {"torch": ("triton",), "jax": ("jaxlib",), "cupy": ()}
@@ -124,8 +125,8 @@ def source_hash(name: str) -> str:
             paths += _files(top / f"_{framework}")
     for folder in _shares(name):
         paths += _files(top / folder)
-    if _offers_parts(name):
-        paths.append(top / "parts.py")
+    card = _card(name)
+    paths += [top / "parts.py"] * bool(card and card.parts)
     total = hashlib.sha256()
     for path in paths:
         content = path.read_bytes()
@@ -211,25 +212,21 @@ def _git() -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(diff), "diff_sha256": _digest(diff, 16)}
 
 
-def _requires(name: str) -> tuple[str, ...]:
+def _card(name: str) -> Implementation | None:
     try:
-        return impls.get(name).requires
+        return impls.get(name)
     except impls.BrokenImplementation:
-        return ()
+        return None
+
+
+def _requires(name: str) -> tuple[str, ...]:
+    card = _card(name)
+    return card.requires if card else ()
 
 
 def _shares(name: str) -> tuple[str, ...]:
-    try:
-        return impls.get(name).shares
-    except impls.BrokenImplementation:
-        return ()
-
-
-def _offers_parts(name: str) -> bool:
-    try:
-        return bool(impls.get(name).parts)
-    except impls.BrokenImplementation:
-        return False
+    card = _card(name)
+    return card.shares if card else ()
 
 
 def _absent(name: str) -> list[str]:
@@ -244,11 +241,8 @@ def _lacks_tools(name: str) -> bool:
 
     Not in the card's words, which may name a folder that is new each time.
     """
-    try:
-        card = impls.get(name)
-    except impls.BrokenImplementation:
-        return False
-    return card.lacking is not None and card.lacking() is not None
+    card = _card(name)
+    return bool(card and card.lacking and card.lacking())
 
 
 def _own(name: str) -> bool:

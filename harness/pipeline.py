@@ -65,7 +65,9 @@ def show_plan(name: str, out: Path | None, budget: str | None, only: Sequence[st
         print(f"quasibench: {note}", file=sys.stderr)
     found = manifest.get("ceilings")
     known = Ceilings.from_dict(found) if found else Ceilings.nominal(profile.device)
-    plan = build(profile, rows, known, budget_s=budget_s, only=parse_only(only))
+    todo = memory.open_of(profile, files.read_lines(folder / "memory.jsonl")[0])
+    overhead = profile.overhead_s + memory.seconds(todo)
+    plan = build(profile, rows, known, budget_s, parse_only(only), overhead)
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("point", "contenders", "one round", "time"):
@@ -124,7 +126,8 @@ def run_profile(
         try:
             _describe(profile, folder)
             failed = "equivalence" in parts and _proofs(profile, folder, progress, budget_s)
-            folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
+            found = _ceilings(profile, folder, progress, started + budget_s)
+            folder.update_manifest(ceilings=found.to_dict())
             todo = memory.open_of(profile, files.read_lines(folder.path / "memory.jsonl")[0])
             before = len(folder.rows)
             if profile.drop == "last":
@@ -163,7 +166,8 @@ def _proofs(profile: Profile, folder: RunFolder, progress: Progress, budget_s: f
     Tests that ran to their end are not run again for the same machine and sources.
     """
     if profile.device_tests_s is None:
-        return _equivalence(profile, folder, progress)
+        limit_s = profile.overhead_s if profile.compile else equivalence.LIMIT_S
+        return _equivalence(profile, folder, progress, limit_s)
     limit_s = min(profile.device_tests_s, TESTS_SHARE * budget_s)
     key = sorted(_keys(profile).values())
     found = folder.manifest.get("gpu_tests") or {}
@@ -180,24 +184,20 @@ def _proofs(profile: Profile, folder: RunFolder, progress: Progress, budget_s: f
     return failed or device_tests.wrong(found)
 
 
-def _equivalence(
-    profile: Profile, folder: RunFolder, progress: Progress, limit_s: float | None = None
-) -> bool:
-    """Check every contender that has no rows yet under its present sources; True = one failed."""
+def _equivalence(profile: Profile, folder: RunFolder, progress: Progress, limit_s: float) -> bool:
+    """Check who has no whole set of rows yet under its present sources; True = one failed."""
     keys = _keys(profile)
-    names = list(keys)
     recorded, _ = files.read_lines(folder.path / "equivalence.jsonl")
     dtypes = profile.checks or tuple(dict.fromkeys(p.placement.dtype for p in points(profile)))
     device = points(profile)[0].placement.device
-    known = {(r["impl"], r.get("stale_key"), r.get("device"), r["dtype"]) for r in recorded}
-    todo = [n for n in names if any((n, keys[n], device, d) not in known for d in dtypes)]
+    todo = equivalence.unfinished(keys, dtypes, device, recorded)
     failed = [
         r for r in recorded if r["status"] == "failed" and r["stale_key"] == keys.get(r["impl"])
     ]
     if todo:
         progress.note(f"checking {', '.join(todo)} against the float64 oracle")
     with Stop() as stop:
-        at_once = 2 if limit_s is None else max(2, system.cores() // 3)
+        at_once = 2 if profile.device_tests_s is None else max(2, system.cores() // 3)
         checking = equivalence.check_all(
             todo, dtypes, device, folder.logs, stop, at_once=at_once, limit_s=limit_s
         )
@@ -233,7 +233,7 @@ def _memory(
             folder.append_memory([row])
 
 
-def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilings:
+def _ceilings(profile: Profile, folder: RunFolder, progress: Progress, end: float) -> Ceilings:
     """Ceilings of this machine: those of the folder if they still hold, else measured now."""
     asked = points(profile)
     dtypes = sorted({"float32", *(point.placement.dtype for point in asked)})
@@ -244,7 +244,10 @@ def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilin
         return Ceilings.from_dict(folder.manifest["ceilings"])
     progress.note("measuring this machine's ceilings")
     try:
-        found = ceilings.measure(threads, dtypes, device, folder.logs)
+        limit_s = ceilings.LIMIT_S
+        if profile.drop == "last":
+            limit_s = min(limit_s, TESTS_SHARE * max(0.0, end - time.monotonic()))
+        found = ceilings.measure(threads, dtypes, device, folder.logs, limit_s)
     except WorkerFailure as failure:
         progress.note(f"no ceilings, planning with nominal ones: {failure.reason}")
         return Ceilings.nominal(device)
