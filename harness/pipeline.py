@@ -42,8 +42,8 @@ TESTS_SHARE = 0.25
 """Most of a budget that the tests on a device and the checks beside them may take."""
 MOST_SAID = 5
 """Failed claims of one implementation that are said one by one."""
-END_S = 12.0
-"""Kept back where the budget is a hard end: the last rounds of a sitting, and ending workers."""
+END_S = 9.0
+"""Kept back where the budget is a hard end, for ending the workers."""
 
 
 def _profile(name: str, budget: str | None) -> tuple[Profile, float]:

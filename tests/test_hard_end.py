@@ -1,5 +1,7 @@
 """A hard end holds: one deadline for all who are asked, and nobody is waited for beyond it."""
 
+import math
+import random
 import sys
 import time
 
@@ -11,7 +13,7 @@ from harness.grid import PROTOCOL_VERSION, Contender
 from harness.plan import Plan
 from harness.process import WorkerFailure
 from harness.progress import Progress
-from harness.sitting import finish, prepare
+from harness.sitting import Rules, finish, prepare, sample
 from harness.store import RunFolder
 from impls.contract import Placement
 from tests.measuring import point, profile, sitting, use_fakes
@@ -19,47 +21,77 @@ from tests.measuring import point, profile, sitting, use_fakes
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers by Linux signals")
 
 
-class Deaf:
-    """A worker that uses up what it is given, at most 0.2 s, and never answers."""
+class Clock:
+    """Seconds that pass only while a worker is waited for."""
 
-    def __init__(self):
-        self.given = []
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+    perf_counter = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr("harness.arm.time", made)
+    monkeypatch.setattr("harness.sitting.time", made)
+    return made
+
+
+class Stub:
+    """A worker that takes `needs` seconds for every answer."""
+
+    def __init__(self, clock, needs):
+        self.clock, self.needs, self.given, self.killed = clock, needs, [], False
 
     def ask(self, command, **arguments):
         pass
 
     def answer(self, timeout, finish=False):
         self.given.append(timeout)
-        time.sleep(min(timeout, 0.2))
-        raise WorkerFailure("timeout", "Timeout", "no answer")
+        self.clock.now += min(timeout, self.needs)
+        if timeout < self.needs:
+            raise WorkerFailure("timeout", "Timeout", "no answer")
+        return {"wall_ns": [1e9], "cpu_ns": [1e9], "burn_ns": []}
 
     def kill(self):
-        pass
+        self.killed = True
 
 
-def deaf(device):
-    return [Arm(Contender(f"fake_{n}"), Deaf(), device) for n in "abc"]
+def deaf(clock, device):
+    return [Arm(Contender(f"fake_{n}"), Stub(clock, math.inf), device) for n in "abc"]
 
 
 @pytest.mark.parametrize("step", ["prepare", "finish"])
-def test_arms_that_are_asked_together_have_one_deadline(step):
-    arms, limits = deaf("cuda"), Limits(prepare_s=0.5)
+def test_arms_that_are_asked_together_have_one_deadline(clock, step):
+    arms, limits = deaf(clock, "cuda"), Limits(prepare_s=5.0)
     if step == "prepare":
         prepare(arms, point(placement=Placement("cuda")), 1, "", limits)
     else:
         finish(arms, limits)
-    first, second, third = (arm.worker.given[0] for arm in arms)
-    assert first == pytest.approx(0.5, abs=0.1)
-    assert second < 0.35
-    assert third < 0.15
+    assert [arm.worker.given for arm in arms] == [[5.0], [0.0], [0.0]]
     assert {arm.status for arm in arms} == {"timeout"}
 
 
-def test_arms_that_are_asked_in_turn_share_what_is_left_before_the_end():
-    arms = deaf("cpu")
-    prepare(arms, point(), 1, "", Limits(end=time.monotonic() + 0.3))
-    assert sum(min(arm.worker.given[0], 0.2) for arm in arms) < 0.32
-    assert {(arm.status, arm.reason) for arm in arms} == {("skipped", TOO_LATE)}
+def test_arms_that_are_asked_in_turn_share_what_is_left_before_the_end(clock):
+    arms = deaf(clock, "cpu")
+    prepare(arms, point(), 1, "", Limits(prepare_s=5.0, end=clock.now + 8.0))
+    assert [arm.worker.given for arm in arms] == [[5.0], [3.0], [0.0]]
+    assert [arm.status for arm in arms] == ["timeout", "skipped", "skipped"]
+    assert arms[1].reason == TOO_LATE
+
+
+@pytest.mark.parametrize(("left_s", "status", "rounds"), [(4.5, "ok", 4), (2.5, "skipped", 0)])
+def test_no_round_begins_that_would_outlast_the_end(clock, left_s, status, rounds):
+    arm = Arm(Contender("fake_a"), Stub(clock, 1.0), warm=[1e9])
+    rule = Rules(deadline=math.inf, least=99, most=99, floor=7, target=0.01)
+    limits = Limits(end=clock.now + left_s)
+    sample([arm], rule, "fake_a", random.Random(1), limits, lambda: None)
+    assert arm.status == status, "of fewer than three rounds no interval is made"
+    assert len(arm.wall) == rounds
+    assert not arm.worker.killed
 
 
 def test_contenders_that_hang_cannot_hold_up_the_end(tmp_path, monkeypatch):
@@ -74,20 +106,6 @@ def test_contenders_that_hang_cannot_hold_up_the_end(tmp_path, monkeypatch):
         found = {(row["impl"], row["twin"]): row["status"] for row in folder.rows}
     assert set(found) == {("fake_good", False), ("fake_hang", False), ("fake_hang", True)}
     assert set(found.values()) == {"skipped"}, "nobody was timed, and hanging was not proved"
-
-
-def test_too_few_rounds_before_the_end_are_no_row(tmp_path, monkeypatch):
-    use_fakes(monkeypatch)
-    whole = speed.sample
-
-    def cut(arms, rule, baseline, rng, limits, check):  # the end comes as the first round begins
-        return whole(arms, rule, baseline, rng, Limits(end=time.monotonic()), check)
-
-    monkeypatch.setattr(speed, "sample", cut)
-    plan = Plan(profile(), [sitting(point(), Contender("fake_good"))], [], 0, 1, 0.0, 0.0)
-    with RunFolder.open(tmp_path / "run", "test", PROTOCOL_VERSION) as folder:
-        speed.run_speed(plan, folder, profile(), Progress())
-        assert [(row["status"], row["median_ns"]) for row in folder.rows] == [("skipped", None)]
 
 
 def test_ceilings_end_at_their_limit_whoever_hangs(tmp_path, monkeypatch):
