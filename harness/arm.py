@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from harness.grid import Contender
 from harness.process import Reply, Worker, WorkerFailure
+
+TOO_LATE = "the budget was spent before its turn: give a larger --budget, or --only"
+
+
+class Until(NamedTuple):
+    """A moment of `time.monotonic()` at which an answer is given up; is it the run's hard end?"""
+
+    at: float
+    is_end: bool
 
 
 @dataclass(frozen=True)
@@ -19,15 +30,18 @@ class Limits:
         hello_s: start and import of the frameworks.
         prepare_s: loading, compiling and the gate.
         block_s: one turn, beyond twenty times the time it was expected to take.
+        end: moment of `time.monotonic()` beyond which nobody is waited for at all.
     """
 
     hello_s: float = 180.0
     prepare_s: float = 300.0
     block_s: float = 60.0
+    end: float = math.inf
 
-    def within(self, seconds: float) -> Limits:
-        """The same limits, none above `seconds`."""
-        return Limits(*(min(getattr(self, one.name), seconds) for one in fields(self)))
+    def until(self, seconds: float) -> Until:
+        """When an answer that is asked for now is given up: after `seconds`, or at the end."""
+        at = time.monotonic() + seconds
+        return Until(min(at, self.end), at > self.end)
 
 
 @dataclass
@@ -87,18 +101,27 @@ class Arm:
         if failure.fatal and self.worker is not None:
             self.worker.kill()
 
-    def ask(self, command: str, timeout: float, finish: bool = False, **arguments: Any) -> Reply:
+    def ask(self, command: str, until: Until, finish: bool = False, **arguments: Any) -> Reply:
         """Ask the worker; a failure takes the arm out and gives an empty answer."""
         self.present.ask(command, **arguments)
-        return self.collect(timeout, finish)
+        return self.collect(until, finish)
 
-    def collect(self, timeout: float, finish: bool = False) -> Reply:
-        """The answer to what the worker was asked; a failure as in `ask`."""
+    def collect(self, until: Until, finish: bool = False) -> Reply:
+        """The answer to what the worker was asked; a failure as in `ask`.
+
+        Whom the run's end cuts off is "skipped": nothing says that it hangs.
+        """
         try:
-            return self.present.answer(timeout, finish)
+            return self.present.answer(max(0.0, until.at - time.monotonic()), finish)
         except WorkerFailure as failure:
-            self.fail(failure)
+            cut = failure.status == "timeout" and until.is_end
+            self.fail(too_late() if cut else failure)
             return {}
+
+
+def too_late(fatal: bool = True) -> WorkerFailure:
+    """What takes an arm out whose time a hard end cut off."""
+    return WorkerFailure("skipped", "Budget", TOO_LATE, fatal=fatal)
 
 
 def live(arms: Sequence[Arm]) -> list[Arm]:

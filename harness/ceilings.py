@@ -36,6 +36,8 @@ SLOW_PROBE_S = 0.7
 """A larger product is not tried if its samples would take longer than this."""
 SAMPLES_PER_PROBE = 7
 ANSWER_S = 60.0
+LIMIT_S = 90.0
+"""For all frameworks and probes together."""
 
 Key = tuple[str, str, str, int]
 """(framework, probe, dtype, size), as `harness.worker` takes them."""
@@ -43,25 +45,35 @@ Ask = Callable[[str, str, str, int], float]
 """Seconds of the best call of a Key; may raise WorkerFailure."""
 
 
-def measure(threads: int, dtypes: Sequence[str], device: str, log_dir: str | Path) -> Ceilings:
+def measure(
+    threads: int,
+    dtypes: Sequence[str],
+    device: str,
+    log_dir: str | Path,
+    limit_s: float = LIMIT_S,
+) -> Ceilings:
     """Ceilings of `device` in a budget of `threads`, in about 5 s plus the framework's import.
 
     A dtype that the framework cannot multiply gets the best rate of the others, and `source`
-    says so; on "cuda" it also says that the time of a dependent step is assumed.
+    says so; on "cuda" it also says that the time of a dependent step is assumed. A worker that
+    has not answered after `limit_s` seconds in all is killed, and no other framework is asked.
 
     Raises:
         WorkerFailure: no framework can measure this device; the last one's reason.
     """
     able = FRAMEWORKS if device == "cpu" else FRAMEWORKS[:2]
     present = [name for name in able if not impls.absent(name)]
+    until = time.monotonic() + limit_s
     failed = WorkerFailure("missing", "ImportError", f"nothing here can measure {device!r}")
     for framework in present:
         try:
             with Worker("ceilings", threads, Path(log_dir)) as worker:
-                hello = worker.call("hello", ANSWER_S, modules=[framework])
-                found = collect(_asking(worker, device), framework, dtypes, device)
+                hello = worker.call("hello", _wait_s(until), modules=[framework])
+                found = collect(_asking(worker, device, until), framework, dtypes, device)
         except WorkerFailure as failure:
             failed = failure
+            if time.monotonic() >= until:
+                break
             continue
         version = hello["versions"][framework]
         words = [f"{framework} {version}, thread budget {threads}, {device}", *found.pop("remarks")]
@@ -114,11 +126,16 @@ def collect(
     }
 
 
-def _asking(worker: Worker, device: str) -> Ask:
+def _wait_s(until: float) -> float:
+    """Seconds that one answer may take."""
+    return min(ANSWER_S, max(0.0, until - time.monotonic()))
+
+
+def _asking(worker: Worker, device: str, until: float) -> Ask:
     def ask(framework: str, name: str, dtype: str, size: int) -> float:
         answer = worker.call(
             "probe",
-            ANSWER_S,
+            _wait_s(until),
             framework=framework,
             name=name,
             device=device,

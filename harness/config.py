@@ -37,7 +37,7 @@ class Profile:
         twins: who gets an A/A twin, the "baseline" or "all".
         repeats: sittings per grid point.
         compile: whether `contenders = "all"` has the implementations too that take minutes to
-            prepare (`Implementation.compiles`).
+            prepare (`Implementation.compiles`); the checks then end after `overhead_s`.
         grids: axis name -> values; a grid is the product of its axes.
         target_halfwidth: a sitting may stop when the 95 % interval of every log ratio is
             narrower than this on each side.
@@ -53,7 +53,7 @@ class Profile:
             "last" of the file, whose order is then that of importance; "last" also makes the
             budget a hard end, and plans again with the measured times while some is left.
         device_tests_s: time limit of `pytest -m gpu` and of the equivalence checks beside it,
-            which come first; None = no such tests, and checks as long as they take.
+            which come first; None = no such tests.
     """
 
     name: str
@@ -143,6 +143,11 @@ def parse(text: str, name: str) -> Profile:
         raise UsageError("no [[grid]] table (two brackets): give at least one")
     found = tuple(axes_of(axes, f"[[grid]] {n}") for n, axes in enumerate(grids, 1))
     profile = Profile(name=name, grids=found, memory=memory_of(table), **_head(head))
+    if profile.memory and profile.drop == "last":
+        raise UsageError(
+            '[[memory]]: no time is kept for it where drop = "last" makes the budget a hard end: '
+            "give it a profile of its own"
+        )
     try:
         asked = grid.points(profile, threads=1)
         asked += grid.points(replace(profile, grids=profile.memory), threads=1)

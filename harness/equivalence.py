@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -33,6 +34,8 @@ TIMEOUT_S = {"quick": 180.0, "covering": 900.0, "full": 6 * 3600.0}
 COMPILING = 10.0
 """Times as long for an implementation that compiles for every shape."""
 OUT_OF_TIME = "the time for the checks was spent; every timed cell has its own gate"
+LIMIT_S = 1800.0
+"""For all checks of a run in which nothing must compile for minutes; they take about one."""
 Row = dict[str, object]
 
 
@@ -109,6 +112,29 @@ def _append(path: Path, row: Row) -> None:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
+def unfinished(
+    keys: Mapping[str, str],
+    dtypes: Iterable[str],
+    device: str,
+    recorded: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Names in `keys` (name -> stale_key) whose checks of a dtype or device are not recorded.
+
+    Or not to their end: the newest row of checks that ran out of time says that they did.
+    """
+    known, last = set(), {}
+    for row in recorded:
+        known.add((row["impl"], row.get("stale_key"), row.get("device"), row["dtype"]))
+        last[row["impl"], row.get("stale_key")] = row
+    cut = {of for of, row in last.items() if row["dtype"] is None and row["status"] == "skipped"}
+    asked = tuple(dtypes)
+    return [
+        name
+        for name, key in keys.items()
+        if (name, key) in cut or any((name, key, device, dtype) not in known for dtype in asked)
+    ]
+
+
 def check_all(
     names: Iterable[str],
     dtypes: Iterable[str],
@@ -128,17 +154,12 @@ def check_all(
     Raises:
         InterruptError: the user asked to stop; what was not yielded is not recorded.
     """
-    waiting: list[str] = []
     until = math.inf if limit_s is None else _now() + limit_s
-    for name in names:
-        try:
-            problem, status = impls.missing(impls.get(name)), "missing"
-        except impls.BrokenImplementation as error:
-            problem, status = str(error), "failed"
-        if problem:
-            yield name, [_stand_in(name, status, problem)]
-        else:
-            waiting.append(name)
+    found = {name: _hindrance(name) for name in names}
+    for name, hindrance in found.items():
+        if hindrance is not None:
+            yield name, [_stand_in(name, *hindrance)]
+    waiting = [name for name, hindrance in found.items() if hindrance is None]
     with tempfile.TemporaryDirectory() as scratch:
         running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
         try:
@@ -162,6 +183,15 @@ def check_all(
             for process, _ in running.values():
                 end(process)
                 process.wait()
+
+
+def _hindrance(name: str) -> tuple[str, str] | None:
+    """(status, message) where the implementation cannot be checked here, else None."""
+    try:
+        problem, status = impls.missing(impls.get(name)), "missing"
+    except impls.BrokenImplementation as error:
+        problem, status = str(error), "failed"
+    return (status, problem) if problem else None
 
 
 def _now() -> float:

@@ -22,6 +22,7 @@ from typing import Any
 import impls
 from harness import system
 from harness.errors import UsageError
+from impls.contract import Implementation
 
 FRAMEWORKS = ("torch", "jax", "jaxlib", "cupy", "triton", "numba")
 COMPANIONS = {"torch": ("triton",), "jax": ("jaxlib",), "cupy": ()}
@@ -114,7 +115,8 @@ def source_hash(name: str) -> str:
     """64 hexadecimal digits over everything of ours that an implementation runs.
 
     That is its own folder (a foreign one's top package), the shared package of its framework,
-    the folders that its card shares, the contract and the parameters.
+    the folders that its card shares, the contract and the parameters, and what the parts of a
+    layer compute where it offers them.
     """
     top = Path(impls.__file__).parent
     paths = [*_files(_home(name)), top / "contract.py", top / "params.py"]
@@ -123,6 +125,8 @@ def source_hash(name: str) -> str:
             paths += _files(top / f"_{framework}")
     for folder in _shares(name):
         paths += _files(top / folder)
+    card = _card(name)
+    paths += [top / "parts.py"] * bool(card and card.parts)
     total = hashlib.sha256()
     for path in paths:
         content = path.read_bytes()
@@ -134,7 +138,7 @@ def stale_key(name: str, fp_hash: str, threads: int) -> str:
     """16 hexadecimal digits that change when rows of this implementation no longer hold.
 
     They cover the machine, the implementation's source, its frameworks' versions, what of them
-    is absent, and the thread budget.
+    or of its tools is absent, and the thread budget.
     """
     modules = [m for r in _requires(name) for m in (r, *COMPANIONS.get(r, ()))]
     modules += [impls.origin(name).partition(".")[0]] * (not _own(name))
@@ -142,7 +146,7 @@ def stale_key(name: str, fp_hash: str, threads: int) -> str:
         "machine": fp_hash,
         "source": source_hash(name),
         "versions": {module: framework_version(module) for module in modules},
-        "absent": [module for module in _requires(name) if impls.absent(module)],
+        "absent": _absent(name),
         "threads": threads,
     }
     return _digest(what, 16)
@@ -208,18 +212,37 @@ def _git() -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(diff), "diff_sha256": _digest(diff, 16)}
 
 
-def _requires(name: str) -> tuple[str, ...]:
+def _card(name: str) -> Implementation | None:
     try:
-        return impls.get(name).requires
+        return impls.get(name)
     except impls.BrokenImplementation:
-        return ()
+        return None
+
+
+def _requires(name: str) -> tuple[str, ...]:
+    card = _card(name)
+    return card.requires if card else ()
 
 
 def _shares(name: str) -> tuple[str, ...]:
-    try:
-        return impls.get(name).shares
-    except impls.BrokenImplementation:
-        return ()
+    card = _card(name)
+    return card.shares if card else ()
+
+
+def _absent(name: str) -> list[str]:
+    """Its modules that are absent; where all are there, "tools" if something else is missing."""
+    modules = [module for module in _requires(name) if impls.absent(module)]
+    return modules or ["tools"] * _lacks_tools(name)
+
+
+@functools.cache
+def _lacks_tools(name: str) -> bool:
+    """Whether its card says so, asked once: the answer may be that of a compiler.
+
+    Not in the card's words, which may name a folder that is new each time.
+    """
+    card = _card(name)
+    return bool(card and card.lacking and card.lacking())
 
 
 def _own(name: str) -> bool:

@@ -22,6 +22,8 @@ from harness.stop import Stop
 ANSWER_S = 300.0
 PROCESS_S = 4.0
 """Seconds of one figure, mostly imports."""
+CLOSED = ("ok", "unsupported")
+"""Statuses that end a figure; what failed is tried again, what is still missing has its row."""
 ENDLESS_S = 1e9
 """Budget of the plan that lists the contenders: nothing is left out."""
 
@@ -36,12 +38,12 @@ class Open:
 
 
 def open_of(profile: Profile, recorded: Sequence[Row]) -> list[Open]:
-    """What `profile.memory` asks for and `recorded` does not hold under the present sources."""
+    """What `profile.memory` asks for and `recorded` has no final row of, for these sources."""
     if not profile.memory:
         return []
     asked = replace(profile, grids=profile.memory, memory=(), parts=(), repeats=1)
     plan = build(asked, [], Ceilings.nominal(), budget_s=ENDLESS_S)
-    known = {(row["cell_id"], row["stale_key"]) for row in recorded}
+    known = {(row["cell_id"], row["stale_key"]): row["status"] for row in recorded}
     found = []
     for sitting in plan.sittings:
         whole = [(one, None) for one in sitting.contenders if not one.twin]
@@ -49,7 +51,8 @@ def open_of(profile: Profile, recorded: Sequence[Row]) -> list[Open]:
         for one, why in (*whole, *absent):
             key = plan.stale_keys[one.impl]
             row = _identity(one, sitting.point) | {"stale_key": key}
-            if (row["cell_id"], key) not in known:
+            last = known.get((row["cell_id"], key))
+            if last not in CLOSED and (why is None or last != why[0]):
                 found.append(Open(row, sitting.point, why))
     return found
 

@@ -27,8 +27,8 @@ from harness.stop import InterruptError, Stop
 from harness.store import RunFolder, read_manifest, read_rows
 
 INTERRUPTED = 130
-END_S = 12.0
-"""Kept back where the budget is a hard end: the last rounds of a sitting, and ending workers."""
+END_S = 9.0
+"""Kept back where the budget is a hard end, for ending the workers."""
 
 
 def _profile(name: str, budget: str | None) -> tuple[Profile, float]:
@@ -50,7 +50,9 @@ def show_plan(name: str, out: Path | None, budget: str | None, only: Sequence[st
         print(f"quasibench: {note}", file=sys.stderr)
     found = manifest.get("ceilings")
     known = Ceilings.from_dict(found) if found else Ceilings.nominal(profile.device)
-    plan = build(profile, rows, known, budget_s=budget_s, only=parse_only(only))
+    todo = memory.open_of(profile, files.read_lines(folder / "memory.jsonl")[0])
+    overhead = profile.overhead_s + memory.seconds(todo)
+    plan = build(profile, rows, known, budget_s, parse_only(only), overhead)
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("point", "contenders", "one round", "time"):
@@ -105,7 +107,8 @@ def run_profile(
         try:
             _describe(profile, folder)
             failed = "equivalence" in parts and proofs.prove(profile, folder, progress, budget_s)
-            folder.update_manifest(ceilings=_ceilings(profile, folder, progress).to_dict())
+            found = _ceilings(profile, folder, progress, started + budget_s)
+            folder.update_manifest(ceilings=found.to_dict())
             todo = memory.open_of(profile, files.read_lines(folder.path / "memory.jsonl")[0])
             before = len(folder.rows)
             pages = "equivalence" in parts
@@ -168,7 +171,7 @@ def _memory(
             folder.append_memory([row])
 
 
-def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilings:
+def _ceilings(profile: Profile, folder: RunFolder, progress: Progress, end: float) -> Ceilings:
     """Ceilings of this machine: those of the folder if they still hold, else measured now."""
     asked = points(profile)
     dtypes = sorted({"float32", *(point.placement.dtype for point in asked)})
@@ -179,7 +182,10 @@ def _ceilings(profile: Profile, folder: RunFolder, progress: Progress) -> Ceilin
         return Ceilings.from_dict(folder.manifest["ceilings"])
     progress.note("measuring this machine's ceilings")
     try:
-        found = ceilings.measure(threads, dtypes, device, folder.logs)
+        limit_s = ceilings.LIMIT_S
+        if profile.drop == "last":
+            limit_s = min(limit_s, proofs.TESTS_SHARE * max(0.0, end - time.monotonic()))
+        found = ceilings.measure(threads, dtypes, device, folder.logs, limit_s)
     except WorkerFailure as failure:
         progress.note(f"no ceilings, planning with nominal ones: {failure.reason}")
         return Ceilings.nominal(device)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import impls
-from harness.arm import Arm, Limits
+from harness.arm import Arm, Limits, live
 from harness.grid import Contender
-from harness.process import Worker, WorkerFailure, worker_cpus
+from harness.process import Worker, worker_cpus
 from harness.stop import Stop
 
 
@@ -32,16 +32,12 @@ class Pool:
             modules = list(impls.get(contender.impl).requires)
             worker.ask("hello", modules=modules, impl=contender.impl, device=self._device)
         arms = {one: Arm(one, self._workers[one], self._device) for one in contenders}
+        until = self._limits.until(self._limits.hello_s)
         for contender in fresh:
-            self._welcome(arms[contender], threads)
+            arms[contender].collect(until)
+        for arm in live([arms[contender] for contender in fresh]):
+            arm.ask("bind", self._limits.until(self._limits.hello_s), cpus=worker_cpus(threads))
         return list(arms.values())
-
-    def _welcome(self, arm: Arm, threads: int) -> None:
-        try:
-            arm.present.answer(self._limits.hello_s)
-            arm.present.call("bind", self._limits.hello_s, cpus=worker_cpus(threads))
-        except WorkerFailure as failure:
-            arm.fail(failure)
 
     def __enter__(self) -> Pool:
         return self

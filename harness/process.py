@@ -113,6 +113,7 @@ class Worker:
         self.log = Path(log_dir) / f"{name.replace('#', '-')}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.paused = False
+        self._asked = time.monotonic()
         self._oom_before = oom_kills()
         asks, self._write = os.pipe()
         self._read, answers = os.pipe()
@@ -159,6 +160,7 @@ class Worker:
     def ask(self, command: str, **arguments: Any) -> None:
         """Send one command and let the worker run; `answer` collects what it says."""
         body = json.dumps({"command": command, **arguments}).encode()
+        self._asked = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # a dead worker shows in `answer`
             _write_all(self._write, HEADER.pack(len(body)) + body)
         self.resume()
@@ -166,14 +168,14 @@ class Worker:
     def answer(self, timeout: float, finish: bool = False) -> Reply:
         """The answer to the last `ask`; arguments and errors as in `call`."""
         deadline = time.monotonic() + timeout
-        size = HEADER.unpack(self._receive(HEADER.size, deadline, timeout, finish))[0]
-        reply: Reply = json.loads(self._receive(size, deadline, timeout, finish))
+        size = HEADER.unpack(self._receive(HEADER.size, deadline, finish))[0]
+        reply: Reply = json.loads(self._receive(size, deadline, finish))
         self.pause()
         if reply.pop("ok"):
             return reply
         raise WorkerFailure(**reply)
 
-    def _receive(self, size: int, deadline: float, timeout: float, finish: bool) -> bytes:
+    def _receive(self, size: int, deadline: float, finish: bool) -> bytes:
         parts = bytearray()
         while len(parts) < size:
             listening = [self._read]
@@ -183,7 +185,8 @@ class Worker:
             ready = select.select(listening, [], [], left)[0]
             if not ready:
                 self.kill()
-                reason = f"no answer within {timeout:.0f} s; the worker was killed"
+                waited = time.monotonic() - self._asked
+                reason = f"no answer within {waited:.0f} s; the worker was killed"
                 raise WorkerFailure("timeout", "Timeout", reason)
             if self._read not in ready:
                 raise InterruptError

@@ -26,7 +26,8 @@ def prove(profile: Profile, folder: RunFolder, progress: Progress, budget_s: flo
     Tests that ran to their end are not run again for the same machine and sources.
     """
     if profile.device_tests_s is None:
-        return _equivalence(profile, folder, progress)
+        limit_s = profile.overhead_s if profile.compile else equivalence.LIMIT_S
+        return _equivalence(profile, folder, progress, limit_s)
     limit_s = min(profile.device_tests_s, TESTS_SHARE * budget_s)
     key = sorted(_keys(profile).values())
     found = folder.manifest.get("gpu_tests") or {}
@@ -43,24 +44,20 @@ def prove(profile: Profile, folder: RunFolder, progress: Progress, budget_s: flo
     return failed or device_tests.wrong(found)
 
 
-def _equivalence(
-    profile: Profile, folder: RunFolder, progress: Progress, limit_s: float | None = None
-) -> bool:
-    """Check every contender that has no rows yet under its present sources; True = one failed."""
+def _equivalence(profile: Profile, folder: RunFolder, progress: Progress, limit_s: float) -> bool:
+    """Check who has no whole set of rows yet under its present sources; True = one failed."""
     own = _keys(profile)
-    names = list(own)
     recorded, _ = files.read_lines(folder.path / "equivalence.jsonl")
     dtypes = profile.checks or tuple(dict.fromkeys(p.placement.dtype for p in points(profile)))
     device = points(profile)[0].placement.device
-    known = {(r["impl"], r.get("stale_key"), r.get("device"), r["dtype"]) for r in recorded}
-    todo = [n for n in names if any((n, own[n], device, d) not in known for d in dtypes)]
+    todo = equivalence.unfinished(own, dtypes, device, recorded)
     failed = [
         r for r in recorded if r["status"] == "failed" and r["stale_key"] == own.get(r["impl"])
     ]
     if todo:
         progress.note(f"checking {', '.join(todo)} against the float64 oracle")
     with Stop() as stop:
-        at_once = 2 if limit_s is None else max(2, system.cores() // 3)
+        at_once = 2 if profile.device_tests_s is None else max(2, system.cores() // 3)
         checking = equivalence.check_all(
             todo, dtypes, device, folder.logs, stop, at_once=at_once, limit_s=limit_s
         )

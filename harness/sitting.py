@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from harness import clock
-from harness.arm import Arm, Limits, live, references
+from harness.arm import Arm, Limits, live, references, too_late
 from harness.config import FEWEST_ROUNDS, Profile
 from harness.grid import Point
 from harness.stats import paired_ratio
@@ -40,16 +40,17 @@ def prepare(arms: Sequence[Arm], point: Point, seed: int, cache: str, limits: Li
             cache=cache,
         )
         if not together:
-            arm.columns |= arm.collect(limits.prepare_s)
+            arm.columns |= arm.collect(limits.until(limits.prepare_s))
     if together:
+        until = limits.until(limits.prepare_s)
         for arm in asked:
-            arm.columns |= arm.collect(limits.prepare_s)
+            arm.columns |= arm.collect(until)
 
 
 def _turn(arm: Arm, samples: int, burn: int, limits: Limits) -> dict[str, list[float]]:
     expected = (samples * arm.inner + burn) * (arm.call_ns if arm.warm else 0.0) * 1e-9
-    timeout = limits.block_s + 20 * expected
-    return arm.ask("block", timeout, True, samples=samples, inner=arm.inner, burn=burn)
+    until = limits.until(limits.block_s + 20 * expected)
+    return arm.ask("block", until, True, samples=samples, inner=arm.inner, burn=burn)
 
 
 def warm_up(
@@ -59,7 +60,7 @@ def warm_up(
     limits: Limits,
     check: Callable[[], None],
 ) -> None:
-    """Turns without a record until every arm is steady, with the same cap for all.
+    """Turns without a record until every arm is steady, with the same cap for all, or the end.
 
     Sets each arm's number of calls per sample; a twin takes its original's.
     """
@@ -67,7 +68,7 @@ def warm_up(
         arm.warm += _turn(arm, 1, 0, limits).get("wall_ns", [])
         check()
     waiting = live(arms)
-    while waiting:
+    while waiting and time.monotonic() < limits.end:
         rng.shuffle(waiting)
         for arm in waiting:
             arm.inner = clock.inner_calls(arm.call_ns, arm.device)
@@ -145,7 +146,9 @@ def sample(
 ) -> int:
     """Rounds in which every live arm gives one block, in an order drawn anew each time.
 
-    `check` is called after every block and raises to end the sitting. Returns the rounds.
+    No round begins that would outlast the end, by the time of the one before; where it leaves
+    fewer than three, the arms are taken out. `check` is called after every block and raises to
+    end the sitting. Returns the rounds.
     """
     device = arms[0].device
     calls = {id(arm): _original(arm, arms).call_ns for arm in live(arms)}  # a twin is treated alike
@@ -153,8 +156,11 @@ def sample(
     burns = {key: int(clock.is_short(call_ns)) for key, call_ns in calls.items()}
     for arm in arms:
         arm.wanted = rule.least
-    rounds, look = 0, rule.least
+    rounds, look, took = 0, rule.least, 0.0
     while live(arms) and rounds < rule.most:
+        start = time.monotonic()
+        if start + took >= limits.end:
+            break
         order = live(arms)
         rng.shuffle(order)
         for place, arm in enumerate(order):
@@ -164,13 +170,16 @@ def sample(
                 arm.cpu.append(got["cpu_ns"])
                 arm.turns.append({"round": rounds, "place": place, "burn": burns[id(arm)], **got})
             check()
-        rounds += 1
+        rounds, took = rounds + 1, time.monotonic() - start
         if rounds >= look:
             if narrow(arms, baseline, rule.target, rounds):
                 break
             look = max(rounds + 1, int(rounds * 1.25))
         if rounds >= rule.floor and time.perf_counter() >= rule.deadline:
             break
+    if rounds < min(FEWEST_ROUNDS, rule.floor):
+        for arm in live(arms):
+            arm.fail(too_late(fatal=False))
     return rounds
 
 
@@ -180,7 +189,8 @@ def finish(arms: Sequence[Arm], limits: Limits) -> None:
     for arm in asked:
         arm.present.ask("finish")
         if arm.device == "cpu":
-            arm.collect(limits.prepare_s, True)
+            arm.collect(limits.until(limits.prepare_s), True)
+    until = limits.until(limits.prepare_s)
     for arm in asked:
         if arm.device != "cpu":
-            arm.collect(limits.prepare_s, True)
+            arm.collect(until, True)

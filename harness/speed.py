@@ -5,6 +5,7 @@ It imports no framework and sleeps while a worker computes.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import random
@@ -19,7 +20,7 @@ from pathlib import Path
 from zlib import crc32
 
 from harness import floors, machine, rows, telemetry
-from harness.arm import Arm, Limits, live
+from harness.arm import TOO_LATE, Arm, Limits, live
 from harness.config import Profile
 from harness.grid import Contender, Point
 from harness.plan import Plan, Sitting
@@ -40,7 +41,8 @@ from harness.store import RunFolder
 LEAST_SHARE = 0.25
 """A sitting keeps at least this part of its share, however late the run is."""
 SAMPLING_SHARE = 0.4
-TOO_LATE = "the budget was spent before its turn: give a larger --budget, or --only"
+FINISH_S = 3.0
+"""Kept before a hard end for the proofs at the end of a sitting."""
 STRIKES = 2
 """Where the end is hard, a contender that hung or died so often in a row is left out: waiting for
 it, or for its new worker, would cost the others their time."""
@@ -69,7 +71,7 @@ def run_speed(
     profile: Profile,
     progress: Progress,
     limits: Limits | None = None,
-    left_s: float | None = None,
+    left_s: float = math.inf,
     again: Callable[[], Plan] | None = None,
 ) -> Outcome:
     """Measure the plan's sittings and append their rows; Ctrl-C ends it between two blocks.
@@ -78,13 +80,13 @@ def run_speed(
 
     Args:
         left_s: seconds from now to a hard end: no sitting begins that would not fit, and no
-            contender is waited for beyond it. None = every sitting is measured.
+            contender is waited for beyond it. Infinite = every sitting is measured.
         again: asked for a further plan, for the same workers, until one has no sittings or no
             time for them; what the last one drops or does not reach gets "skipped" rows.
     """
     started = time.perf_counter()
-    limits = limits or Limits()
-    run = _Run(plan, folder, profile, limits, None if left_s is None else started + left_s)
+    limits = replace(limits or Limits(), end=time.monotonic() + left_s - FINISH_S)
+    run = _Run(plan, folder, profile, limits)
     interrupted = False
     with Stop() as stop, Pool(folder.logs, stop, limits, profile.device) as pool:
         try:
@@ -112,10 +114,9 @@ class _Run:
         folder: RunFolder,
         profile: Profile,
         limits: Limits,
-        end: float | None = None,
     ) -> None:
         self.plan, self.folder, self.profile, self.limits = plan, folder, profile, limits
-        self.end, self.usual_limits = end, limits
+        self.ends = math.isfinite(limits.end)
         self.done, self.measured = 0, 0.0
         self.cache = Path(folder.path) / "oracle"
         shutil.rmtree(self.cache, ignore_errors=True)
@@ -150,13 +151,12 @@ class _Run:
 
     def _before_the_end(self, sitting: Sitting) -> Sitting | None:
         """The sitting as there is time for it; None where it would not fit before a hard end."""
-        if self.end is None:
+        if not self.ends:
             return sitting
-        left = self.end - time.perf_counter()
+        left = self.limits.end - time.monotonic()
         usual = self.measured / self.done if self.done else 0.0
         if left <= 0 or left < min(sitting.share_s, usual):
             return None
-        self.limits = self.usual_limits.within(left)
         return self.without_failing(sitting)
 
     def without_failing(self, sitting: Sitting) -> Sitting:
@@ -189,7 +189,7 @@ class _Run:
         prepare(arms, point, profile.seed, str(self.cache), self.limits)
         # Where the first compilations ate the share, a hard-ended run still samples: its first
         # points matter most, and the others' shares make up for it.
-        kept = SAMPLING_SHARE * share_s if self.end is not None else 0.0
+        kept = SAMPLING_SHARE * share_s if self.ends else 0.0
         if live(arms):
             left = max(kept, share_s - (time.perf_counter() - start))
             cap = min(
@@ -199,10 +199,10 @@ class _Run:
             warm_up(arms, cap, random.Random(order_seed + 1), self.limits, check)
         if live(arms):
             deadline = max(start + share_s, time.perf_counter() + kept)
-            rule = rules(arms, share_s, min(deadline, self.end or deadline), profile)
+            rule = rules(arms, share_s, deadline, profile)
             sample(arms, rule, profile.baseline, rng, self.limits, check)
             gauge.note()
-            finish(arms, self.limits)
+            finish(arms, replace(self.limits, end=self.limits.end + FINISH_S))
         shutil.rmtree(self.cache, ignore_errors=True)
         for arm in arms:
             failed = arm.status in ("timeout", "crash")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import clock, device_tests, equivalence, store, telemetry
+from harness import clock, device_tests, equivalence, proofs, store, telemetry
 from harness.arm import Limits
 from harness.config import load_profile
 from harness.errors import UsageError
@@ -217,6 +217,39 @@ def test_checks_that_run_out_of_time_keep_their_rows_and_say_so(tmp_path, monkey
     for rows in found.values():
         assert (rows[-1]["status"], rows[-1]["message"]) == ("skipped", equivalence.OUT_OF_TIME)
     assert set(found) == {"fake_hang", "fake_good"}
+
+
+def test_checks_that_were_cut_short_are_made_again_until_they_end():
+    def row(dtype, status="passed", key="k"):
+        return {"impl": "a", "stale_key": key, "device": "cpu", "dtype": dtype, "status": status}
+
+    def open_after(*rows, keys=None):
+        return equivalence.unfinished(keys or {"a": "k"}, ["float32", "bfloat16"], "cpu", rows)
+
+    both = row("float32"), row("bfloat16")
+    assert open_after() == open_after(both[0]) == ["a"]
+    assert open_after(*both) == []
+    assert open_after(*both, row(None, "skipped")) == ["a"], "rows of each dtype, and yet cut"
+    assert open_after(*both, row(None, "skipped"), *both) == []
+    assert open_after(*both, keys={"a": "new"}) == ["a"]
+    assert open_after(*both, row(None, "skipped", key="old")) == []
+
+
+@pytest.mark.parametrize(("compiles", "limit"), [(True, 300.0), (False, equivalence.LIMIT_S)])
+def test_the_checks_of_every_profile_have_a_limit(tmp_path, monkeypatch, compiles, limit):
+    use_fakes(monkeypatch)
+    given = []
+
+    def check_all(*_, limit_s, **__):
+        given.append(limit_s)
+        return iter(())
+
+    monkeypatch.setattr(equivalence, "check_all", check_all)
+    grid = {"kind": ["forward"], "batch": [2], "steps": [3]}
+    used = profile(compile=compiles, overhead_s=300.0, contenders=("fake_good",), grids=(grid,))
+    with RunFolder.open(tmp_path / "run", "test", PROTOCOL_VERSION) as folder:
+        assert proofs.prove(used, folder, Progress(), 1800.0) is False
+    assert given == [limit]
 
 
 def test_outcomes_are_counted_from_a_log_that_was_cut_off():

@@ -7,6 +7,7 @@ import platform
 import re
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import impls
 from harness import machine, system
 from harness.errors import UsageError
+from impls.contract import Implementation
 
 
 @pytest.fixture
@@ -109,6 +111,35 @@ def test_source_hash_covers_the_folders_that_a_card_shares(own, monkeypatch):
     shared.write_text("two")
     assert machine.source_hash("a") != before[0]
     assert machine.source_hash("b") == before[1]
+
+
+def test_source_hash_covers_what_the_parts_compute_where_a_card_offers_them(own, monkeypatch):
+    (own / "parts.py").write_text("one")
+    offering = Implementation("a", "", (), lambda *_: None, None, parts={"gemm": None})
+    cards = {"a": offering, "b": replace(offering, name="b", parts={})}
+    monkeypatch.setattr(machine, "_card", cards.__getitem__)
+    before = machine.source_hash("a"), machine.source_hash("b")
+    (own / "parts.py").write_text("two")
+    assert machine.source_hash("a") != before[0]
+    assert machine.source_hash("b") == before[1]
+
+
+def test_stale_key_moves_when_a_compiler_comes_and_asks_for_it_once(own, monkeypatch):
+    asked = []
+
+    def key(reason):
+        machine._lacks_tools.cache_clear()
+        card = Implementation("a", "", (), lambda *_: None, None)
+        card = replace(card, lacking=lambda: asked.append(1) or reason)
+        monkeypatch.setattr(machine, "_card", {"a": card}.__getitem__)
+        monkeypatch.setattr(machine, "_requires", {"a": ()}.__getitem__)
+        return {machine.stale_key("a", "f" * 12, 1) for _ in range(3)}
+
+    without, other, there = key("no g++ in /tmp/1"), key("no g++ in /tmp/2"), key(None)
+    machine._lacks_tools.cache_clear()
+    assert len(without) == len(there) == 1
+    assert without == other != there
+    assert len(asked) == 3, "once for each of three worlds"
 
 
 def test_source_hash_ignores_others_and_compiled_files(own):

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from harness import memory, peak
+from harness import memory, peak, pipeline
 from harness.config import load_profile
 from harness.errors import UsageError
 from harness.grid import PROTOCOL_VERSION
@@ -15,6 +15,22 @@ from impls.contract import ModelSpec, Placement
 from tests.measuring import point, profile, use_fakes
 
 MEBI = 2**20
+MINE = """
+[profile]
+budget = "9m"
+max_rounds = 9
+threads = 1
+baseline = "fake_good"
+contenders = ["fake_good"]
+[[grid]]
+kind = "forward"
+batch = 1
+steps = 1
+[[memory]]
+kind = "forward"
+batch = [1, 2]
+steps = 2
+"""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -71,7 +87,7 @@ def test_every_contender_gets_a_row_once(tmp_path, monkeypatch):
         made = list(memory.measure(todo, 1, folder.logs, stop))
         folder.append_memory(made)
     assert memory.seconds(todo) == 2 * memory.PROCESS_S
-    assert memory.open_of(used, made) == []
+    assert [one.row["impl"] for one in memory.open_of(used, made)] == ["fake_abort"]
     found = {row["impl"]: row for row in made}
     assert {name: found[name]["status"] for name in names} == {
         "fake_good": "ok", "fake_abort": "crash", "fake_refuses": "unsupported",
@@ -84,6 +100,38 @@ def test_every_contender_gets_a_row_once(tmp_path, monkeypatch):
     frame = results.load_memory(tmp_path / "run")
     assert sorted(frame["impl"]) == sorted(names)
     assert results.load(tmp_path / "run").empty, "memory rows are no speed rows"
+
+
+def test_a_figure_that_was_missing_is_open_again_once_it_can_be_measured(monkeypatch):
+    use_fakes(monkeypatch)
+    grid = {"kind": ["forward"], "batch": [2], "steps": [9], "input_size": [4], "hidden_size": [4]}
+    used = profile(contenders=("fake_good", "fake_absent"), memory=(grid,))
+    whole, absent = memory.open_of(used, [])
+    assert absent.hindrance[0] == "missing"
+    rows = [one.row | {"status": "missing"} for one in (whole, absent)]
+    assert memory.open_of(used, rows) == [whole], "what is still missing has its row"
+    assert memory.open_of(used, [*rows, whole.row | {"status": "ok"}]) == []
+
+
+def test_the_plan_counts_the_seconds_of_the_memory_figures(tmp_path, monkeypatch, capsys):
+    use_fakes(monkeypatch)
+    (tmp_path / "mine.toml").write_text(MINE)
+    (tmp_path / "less.toml").write_text(MINE.partition("[[memory]]")[0])
+    estimates = []
+    monkeypatch.setattr(
+        pipeline, "_print_summary", lambda _, plan: estimates.append(plan.estimate_s)
+    )
+    for name in ("mine", "less"):
+        pipeline.show_plan(str(tmp_path / f"{name}.toml"), tmp_path / "none", None, [])
+    assert estimates[0] - estimates[1] == pytest.approx(2 * memory.PROCESS_S)
+
+
+def test_memory_figures_beside_a_hard_end_are_refused_in_one_line(tmp_path, monkeypatch):
+    use_fakes(monkeypatch)
+    (tmp_path / "mine.toml").write_text(MINE.replace("[profile]", '[profile]\ndrop = "last"'))
+    with pytest.raises(UsageError, match="no time is kept for it where drop") as caught:
+        load_profile(str(tmp_path / "mine.toml"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
