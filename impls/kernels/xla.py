@@ -15,8 +15,8 @@ from impls.kernels.build import CompilerMissing, shared_object
 
 HEADER = "xla/ffi/api/c_api.h"
 SOURCES = (
-    *("layer_xla.cpp", "xla_threads.h", "layer_cpu.h", "layer_backward_cpu.h", "gemm_cpu.h"),
-    *("packing_cpu.h", "arena_cpu.h", *build.SOURCES[1:]),
+    *("layer_xla.cpp", "xla_buffers.h", "xla_threads.h", "layer_cpu.h", "layer_backward_cpu.h"),
+    *("gemm_cpu.h", "packing_cpu.h", "arena_cpu.h", *build.SOURCES[1:]),
 )
 """The first is compiled and includes the others."""
 TARGETS = {"forward": "quasibench_layer_forward", "backward": "quasibench_layer_backward"}
