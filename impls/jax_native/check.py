@@ -1,4 +1,4 @@
-"""What one layer's arguments must be, looked at while JAX traces, before compiled code sees them."""
+"""What a layer's arguments must be, checked while JAX traces: compiled code reads raw memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from impls.kernels.native import POOLINGS
 if TYPE_CHECKING:
     from impls.jax_native.layer import Given, How, Sequences
 
-STATE_OF = {
-    jnp.dtype("float32"): jnp.dtype("float32"),
-    jnp.dtype("bfloat16"): jnp.dtype("float32"),
-    jnp.dtype("float64"): jnp.dtype("float64"),
+STATE_OF: dict[np.dtype, np.dtype] = {
+    np.dtype("float32"): np.dtype("float32"),
+    jnp.dtype("bfloat16"): np.dtype("float32"),
+    np.dtype("float64"): np.dtype("float64"),
 }
 """Of every I/O dtype, that of the state and the biases."""
 
