@@ -22,6 +22,8 @@ from impls.jax_native.layer import Given, How, Sequences, layer  # noqa: E402
 from impls.kernels import xla  # noqa: E402
 from impls.kernels.build import CompilerMissing  # noqa: E402
 
+xla.register()
+
 NAME = "jax_native"
 EVERYTHING = works.small(
     layers=2, kernel_width=3, pooling="ifo", zoneout=0.3, dense=True, bidirectional=True

@@ -1,6 +1,8 @@
 """jax_pallas: the kernels in Pallas' interpreter, and their lowering for CUDA, without a GPU."""
 
+import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
+from jax.experimental import pallas as pl  # noqa: E402
 
 import impls  # noqa: E402
 from harness.conformance import covering_set, run_checks  # noqa: E402
+from impls._jax.pooling import Sequences  # noqa: E402
 from impls.contract import POOLINGS, ModelSpec, Placement  # noqa: E402
 from impls.jax_pallas import plan  # noqa: E402
 from impls.jax_pallas.pool import gradients, pool  # noqa: E402
@@ -140,6 +144,37 @@ def test_both_kernels_lower_for_cuda(pooling, zone, dtype):
 def test_long_and_wide_problems_lower_for_cuda():
     for hidden, steps, dtype in ((33, 70, "float32"), (2048, 17, "bfloat16")):
         check_lowering(Problem(spec("f", hidden), dtype, 40, steps), ragged=False)
+
+
+def offsets(module):
+    """By number of a kernel's argument, the types of integer that are added to its pointer."""
+    roots = dict(re.findall(r"%(\w+) = tt.splat %arg(\d+) :", module))
+    found = {}
+    pointer = r"tt.addptr %(\w+), %\w+ : tensor<[^>]*>>?, tensor<\d+x(i\d+)>"
+    for root, integer in re.findall(pointer, module):
+        found.setdefault(int(roots[root]), set()).add(integer)
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_offsets_into_more_than_2_to_the_31_elements_have_64_bits(dtype, monkeypatch, capfd):
+    monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, debug=True))
+    call = jax_pooling.call_of(Problem(spec("f")))
+    steps, batch, hidden = 1 << 20, 64, 64
+    y = jax.ShapeDtypeStruct((steps, batch, hidden), dtype)
+    pre = jax.ShapeDtypeStruct((steps, batch, 2 * hidden), dtype)
+    bias, c0 = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2 * hidden,), (batch, hidden)))
+    assert y.size > 1 << 31
+    given = Sequences(None, None, None, None)
+    lowered(lambda *args: pool(call, *args, given), pre, bias, c0)
+    forward = offsets(capfd.readouterr().out)
+    own = plan.choose(call, pre.dtype, steps, batch, hidden, False)
+    checkpoints = jax.ShapeDtypeStruct((own.tiles, *c0.shape), jnp.float32)
+    lowered(lambda *args: gradients(call, *args), pre, bias, checkpoints, given, y, c0)
+    backward = offsets(capfd.readouterr().out)
+    # forward: pre bias c0 -> y c; backward: pre bias checkpoints dy dc -> dpre dc0 dbias
+    assert {at: forward[at] for at in (0, 3)} == {0: {"i64"}, 3: {"i64"}}
+    assert {at: backward[at] for at in (0, 3, 5)} == {0: {"i64"}, 3: {"i64"}, 5: {"i64"}}
 
 
 def test_blocks_and_tiles_follow_the_work():

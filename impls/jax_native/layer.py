@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from impls.jax_native.check import check
 from impls.kernels.native import POOLINGS, SEGMENT, ZONES
 from impls.kernels.xla import TARGETS
 
@@ -93,6 +94,7 @@ def _spacing(batch: int) -> int:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))  # a derivative reaches it only as a second one
 def _forward(how: How, saves: bool, given: Given, rest: Sequences) -> tuple[Final, Saved | None]:
+    check(how, given, rest)
     (steps, batch, _), hidden = given.x.shape, given.c.shape[1]
     y = jax.ShapeDtypeStruct((steps, batch, hidden), given.x.dtype)
     window = None if given.window is None else _like(given.window)
@@ -117,6 +119,7 @@ def layer(how: How, given: Given, rest: Sequences) -> Final:
     it once per entry).
 
     Raises:
+        TypeError, ValueError: arguments that do not fit; see `check`.
         NotImplementedError: while tracing a second derivative.
     """
     final: Final = _forward(how, False, given, rest)[0]

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "layer_pass_cpu.h"
+#include "xla_buffers.h"
 #include "xla_threads.h"
 
 #define QB_API extern "C" __attribute__((visibility("default")))
@@ -27,12 +28,6 @@ static std::atomic<int64_t> threads_seen(0);
 
 // Integers widened for one call.
 static thread_local std::vector<int64_t> lengths_now, rows_now, begins_now;
-
-static XLA_FFI_Error* refuse(XLA_FFI_CallFrame* frame, const char* message) {
-  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message,
-                                    XLA_FFI_Error_Code_INVALID_ARGUMENT};
-  return frame->api->XLA_FFI_Error_Create(&args);
-}
 
 // Reads arguments and results one after the other.
 struct Frame {
@@ -91,7 +86,6 @@ static bool describe(Frame& frame, const How& how, double expectation, Layer& la
   qb_call& a = layer.call;
   const XLA_FFI_Buffer* x = frame.argument();
   *c = frame.next();
-  if (frame.frame->args.size < 2 + 2 * (how.pooling + 2) || x->rank != 3) return false;
   a.format = x->dtype == XLA_FFI_DataType_F32 ? 0 : x->dtype == XLA_FFI_DataType_BF16 ? 1 : 2;
   a.pooling = how.pooling;
   a.zone = how.zone;
@@ -109,7 +103,6 @@ static bool describe(Frame& frame, const How& how, double expectation, Layer& la
   a.x = x->data;
   a.x_time = a.batch * a.features;
   a.x_batch = a.features;
-  if (how.spacing < 1 || how.spacing > QB_SEGMENT) return false;
   a.spacing = how.spacing;
   layer.chunk = ROWS / a.batch / a.spacing * a.spacing;
   if (!layer.chunk) layer.chunk = a.spacing;
@@ -166,6 +159,28 @@ static bool backward(Frame& frame, const How& how, Layer& layer) {
   return true;
 }
 
+static XLA_FFI_Error* run_call(XLA_FFI_CallFrame* frame, const How& how, double expectation,
+                               bool back) {
+  Signature signature(frame);
+  compare(signature, how, back);
+  bool fits = signature.fits();
+  if (fits) {
+    api_now = frame->api;
+    context_now = frame->ctx;
+    Layer layer = {};
+    Frame reader = {frame, 0, 0, false};
+    const void* c;
+    fits = describe(reader, how, expectation, layer, &c);
+    if (fits) fits = back ? backward(reader, how, layer) : forward(reader, how, layer, c);
+  }
+  if (fits) return nullptr;
+  char message[200];
+  snprintf(message, sizeof message,
+           "the QRNN layer has arguments or results that do not fit: %s",
+           signature.misfit[0] ? signature.misfit : "their number");
+  return refuse(frame, message);
+}
+
 // Attributes are sorted by name: expectation, how.
 static XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, bool back) {
   for (XLA_FFI_Extension_Base* found = frame->extension_start; found; found = found->next) {
@@ -186,16 +201,19 @@ static XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, bool back) {
     return refuse(frame, "the QRNN layer was called by another version of its Python side");
   How how;
   memcpy(&how, numbers->data, sizeof how);
-  api_now = frame->api;
-  context_now = frame->ctx;
-  fork_threads = fork_on_xla;
-  Layer layer = {};
-  Frame reader = {frame, 0, 0, false};
-  const void* c;
-  bool fits = describe(reader, how, *(const double*)expectation->value, layer, &c);
-  if (fits) fits = back ? backward(reader, how, layer) : forward(reader, how, layer, c);
-  return fits ? nullptr : refuse(frame, "the QRNN layer has arguments or results that do not fit");
+  try {
+    return run_call(frame, how, *(const double*)expectation->value, back);
+  } catch (const std::bad_alloc&) {
+    return refuse(frame,
+                  "the QRNN layer found no memory for its working space: free some, or give fewer "
+                  "channels, taps, sequences or threads",
+                  XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
+  }
 }
+
+static const struct ForkOnXla {
+  ForkOnXla() { fork_threads = fork_on_xla; }
+} set_once_while_loading;
 
 }  // namespace qb
 

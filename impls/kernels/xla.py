@@ -14,7 +14,7 @@ from impls.kernels import build
 from impls.kernels.build import CompilerMissing, shared_object
 
 HEADER = "xla/ffi/api/c_api.h"
-SOURCES = ("layer_xla.cpp", "xla_threads.h", *build.SOURCES[1:])
+SOURCES = ("layer_xla.cpp", "xla_buffers.h", "xla_threads.h", *build.SOURCES[1:])
 """The first is compiled and includes the others."""
 TARGETS = {"forward": "quasibench_layer_forward", "backward": "quasibench_layer_backward"}
 

@@ -61,9 +61,21 @@ static inline void pause_briefly(int64_t round) {
 #endif
 }
 
-// As GOMP_parallel, which parallel.h expects.
+// Shuts the door and waits for those inside, however the caller leaves: what they work on is his.
+struct Meeting {
+  Team* team;
+  ~Meeting() {
+    team->inside.fetch_add(Team::SHUT, std::memory_order_acq_rel);
+    for (int64_t round = 0; team->inside.load(std::memory_order_acquire) % Team::SHUT; ++round)
+      pause_briefly(round);
+    team->release();
+  }
+};
+
+// As GOMP_parallel, which parallel.h expects; `body` throws nothing.
 static void fork_on_xla(void (*body)(void*), void* data, unsigned threads, unsigned) {
   Team* team = new Team{body, data, {0}, {1}};
+  const Meeting meeting = {team};
   for (unsigned helper = 1; helper < threads; ++helper) {
     team->holders.fetch_add(1, std::memory_order_relaxed);
     XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr,
@@ -75,10 +87,6 @@ static void fork_on_xla(void (*body)(void*), void* data, unsigned threads, unsig
     }
   }
   body(data);
-  team->inside.fetch_add(Team::SHUT, std::memory_order_acq_rel);
-  for (int64_t round = 0; team->inside.load(std::memory_order_acquire) % Team::SHUT; ++round)
-    pause_briefly(round);
-  team->release();
 }
 
 }  // namespace qb
