@@ -98,6 +98,13 @@ template <class IO, int P, int Z> struct Backward {
         words = holds.at(a, b, first, width, since);
         time = (int)(since & 7);
       }
+      // The way back reads these first; from step to step they lie too far apart for the CPU to
+      // foresee.
+      const IO* dy = (const IO*)a.dy + t * a.dy_time + b * a.dy_batch + first;
+      for (int j = 0; j < width; j += 64 / (int)sizeof(IO)) {
+        __builtin_prefetch(dy + j);
+        if (P != POOL_F) __builtin_prefetch(pre + 2 * H + j);
+      }
       rebuild(a, pre, bias, c, scratch, k, words, time, width == BACKWARD ? BACKWARD : width);
     }
     for (int64_t k = n - 1; k >= 0; --k) {
