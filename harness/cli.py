@@ -35,6 +35,7 @@ Budget = Annotated[str | None, typer.Option("--budget", help="time to use, e.g. 
 Only = Annotated[
     list[str] | None, typer.Option("--only", help="keep only points with field=value (repeatable)")
 ]
+Again = Annotated[bool, typer.Option("--again", help="measure points that are done once more")]
 Repair = Annotated[bool, typer.Option("--repair", help="set a torn last line aside and go on")]
 
 
@@ -121,6 +122,7 @@ def run(
     only: Only = None,
     html: Annotated[Path | None, typer.Option("--html", help="folder of the pages")] = None,
     repair: Repair = False,
+    again: Again = False,
 ) -> None:
     """Do all of a profile: checks, speed grid, pages. Resumes what an earlier run left.
 
@@ -131,7 +133,7 @@ def run(
 
     profile = profile_option or profile
     parts = ("equivalence", "speed")
-    code = run_profile(profile, out, budget, only or [], repair=repair, parts=parts)
+    code = run_profile(profile, out, budget, only or [], repair=repair, parts=parts, again=again)
     if code != 130 and (missing := lacking()) is not None:
         print(
             f"no pages: rendering needs {missing}, which is not installed here; the rows are "

@@ -86,11 +86,14 @@ def run_profile(
     *,
     repair: bool,
     parts: Sequence[str],
+    again: bool = False,
 ) -> int:
     """Run the named parts ("equivalence", "speed") of a profile; returns the exit code.
 
     0 when all was done, 1 when a check, a gate or a test on the device failed, 130 after Ctrl-C
     (the next call goes on where this one ended).
+
+    With `again` points that are done are measured once more; their old rows stay in the file.
 
     Raises:
         UsageError: bad profile, budget, filter or results folder, or no device for a profile that
@@ -101,6 +104,8 @@ def run_profile(
     filters = parse_only(only)
     select(points(profile), filters)
     _require_device(profile)
+    if again and profile.drop == "last":
+        raise UsageError("--again: a profile with a hard end goes on, it repeats nothing")
     place = out or paths.run_folder(profile.name)
     with RunFolder.open(place, profile.name, PROTOCOL_VERSION, repair=repair) as folder:
         progress = Progress()
@@ -117,7 +122,7 @@ def run_profile(
                 end = started + budget_s - END_S - kept
                 interrupted = in_order(profile, folder, progress, filters, end)
             else:
-                plan = _planned(profile, folder, filters, started + budget_s, pages, todo)
+                plan = _planned(profile, folder, filters, started + budget_s, pages, todo, again)
                 interrupted = _speed(plan, folder, progress, started)
             failed = _wrong(folder.rows[before:], progress) or failed
             if not interrupted:
@@ -144,13 +149,14 @@ def _planned(
     end: float,
     pages: bool,
     todo: Sequence[memory.Open],
+    again: bool,
 ) -> Plan:
     """The plan of what is open, in the time that is left until `end` of the monotonic clock."""
     rest = ("worker start", *(["report"] if pages else []))
     overhead = profile.overhead_of(*rest) + memory.seconds(todo)
     left = max(0.0, end - time.monotonic())
     known = Ceilings.from_dict(folder.manifest["ceilings"])
-    return build(profile, folder.rows, known, left, filters, min(overhead, left))
+    return build(profile, folder.rows, known, left, filters, min(overhead, left), again)
 
 
 def _describe(profile: Profile, folder: RunFolder) -> None:

@@ -72,6 +72,7 @@ def build(
     budget_s: float | None = None,
     only: Mapping[str, str] | None = None,
     overhead_s: float | None = None,
+    again: bool = False,
 ) -> Plan:
     """The plan of a profile on this machine, given the rows that a folder already holds.
 
@@ -79,6 +80,7 @@ def build(
         budget_s: seconds for the whole command instead of the profile's.
         only: field -> value of the points to keep, e.g. {"batch": "8", "kind": "forward"}.
         overhead_s: seconds of the budget that no sitting gets, instead of the profile's.
+        again: points that are done are planned too; readers take their newest sitting.
 
     Raises:
         UsageError: a filter that keeps nothing, a contender that is not listed any more, more
@@ -97,7 +99,7 @@ def build(
     todo = []
     for point in wanted:
         sitting = lineup.sitting(point, forecast)
-        if not store.complete(by_point.get(point.point_id, []), lineup.expected(sitting)):
+        if again or not store.complete(by_point.get(point.point_id, []), lineup.expected(sitting)):
             todo.append(sitting)
     sittings, dropped = _split(todo, forecast, profile, max(0.0, budget_s - overhead_s))
     return Plan(

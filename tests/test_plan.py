@@ -146,6 +146,8 @@ def test_finished_points_are_done_and_the_others_are_left(cards):
     everything = [r for s in first.sittings for r in rows_of(s)]
     done = build(profile(), everything, CEILINGS)
     assert (done.done, done.sittings) == (8, [])
+    again = build(profile(), everything, CEILINGS, again=True)
+    assert [s.point for s in again.sittings] == [s.point for s in first.sittings]
 
 
 def test_a_changed_implementation_makes_its_points_due(cards, monkeypatch):
