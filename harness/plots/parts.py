@@ -78,8 +78,10 @@ def _told(must: pd.DataFrame, frame: pd.DataFrame, *beyond: str) -> figure.Html:
 def _verdicts(lines: pd.DataFrame) -> str:
     signs = [MARKS.get(word.partition(":")[0], "·") for word in lines["verdict"]]
     told = [f"{sign} {word}" for sign, word in zip(signs, lines["verdict"], strict=True)]
-    wide = "what target verdict reached medians remarks"
-    return tables.table(lines.assign(verdict=told), wide=wide)
+    shown = lines.assign(verdict=told)
+    order = ["verdict", "what", "reached", "target", "remarks", "medians", "cells"]
+    text = tables.table(shown[order], wide=" ".join(order[:-1]))
+    return f'<div class="lines">{text}</div>'
 
 
 def part_times(frame: pd.DataFrame) -> figure.Html:
