@@ -162,6 +162,7 @@ def test_a_call_that_finds_no_memory_raises_and_the_next_one_is_right():
         assert float(off) <= 2e-6
 
 
+@pytest.mark.slow  # gigabytes of zero pages
 def test_offsets_beyond_2_to_the_31_elements_are_right():
     # Pages that are only read take no memory: x is one row of numbers behind 4 GB of zeros.
     steps, batch, features, hidden = 33000, 2, 1 << 15, 1

@@ -37,6 +37,7 @@ def test_the_compiled_operator_gives_the_oracles_values_states_and_gradients():
     check_against_oracle("torch_compile", spec, seed=(1 << 63) + 5)
 
 
+@pytest.mark.slow  # the C++ compiler takes half a minute; the traced loop is checked below
 def test_the_compiled_loop_gives_the_oracles_values_and_states():
     """Its C++ takes seconds to compile; gradients and longer loops are slow tests."""
     check_against_oracle("torch_compile_loop", LAYER, kind="forward", steps=3)
