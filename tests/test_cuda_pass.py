@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -111,23 +112,31 @@ def test_the_first_points_of_the_file_are_measured_and_the_last_are_skipped(pass
 
 
 def test_a_replay_is_ranked_against_the_baselines_replay_and_the_rest_beside_it(passed):
-    rows = passed[3]
-    first = {Contender(r["impl"], r["twin"], r["mode"]).name: r for r in rows[:5]}
+    sittings = [row for row in passed[3] if row["status"] == "ok"]
+    first = {Contender(r["impl"], r["twin"], r["mode"]).name: r for r in sittings[:5]}
     assert set(first) == {
         "fake_good", "fake_replay", "fake_replay#twin", "fake_replay:graph",
         "fake_replay:graph#twin",
     }  # fmt: skip
+
+    def of(column, name):
+        """Its median over all sittings: this machine may be loud for one of them."""
+        asked = (Contender(r["impl"], r["twin"], r["mode"]).name == name for r in sittings)
+        return statistics.median(r[column] for r, own in zip(sittings, asked, strict=True) if own)
+
     assert {first[name]["speedup"] for name in ("fake_replay", "fake_replay:graph")} == {1.0}
-    assert first["fake_good"]["speedup"] == pytest.approx(2.0, rel=0.3)
-    assert first["fake_good"]["graph_speedup"] == pytest.approx(1.0, rel=0.3)
-    assert first["fake_replay"]["graph_speedup"] == pytest.approx(0.5, rel=0.3)
+    assert 2 < of("speedup", "fake_good") < 8, "four times the plain baseline"
+    assert 0.5 < of("graph_speedup", "fake_good") < 2, "as fast as the baseline's replay"
+    assert 0.125 < of("graph_speedup", "fake_replay") < 0.5
     assert first["fake_replay:graph"]["graph_speedup"] is None
     assert first["fake_replay:graph#twin"]["baseline"] == "fake_replay"
 
 
 def test_a_sample_is_a_batch_of_calls_and_the_gpu_is_described(passed):
-    row = passed[3][0]
-    assert row["inner"] > clock.inner_calls(row["median_ns"], "cpu")
+    timed = [row for row in passed[3] if row["status"] == "ok"]
+    sample_ns = statistics.median(row["inner"] * row["median_ns"] for row in timed)
+    assert sample_ns > 2 * clock.LEAST_SAMPLE_NS["cpu"], "longer than any sample of a CPU"
+    row = timed[0]
     assert (row["sm_mhz"], row["power_w"], row["temp_c"], row["throttle"]) == (
         1980,
         300.5,

@@ -135,7 +135,7 @@ def test_stale_key_moves_when_a_compiler_comes_and_asks_for_it_once(own, monkeyp
         monkeypatch.setattr(machine, "_requires", {"a": ()}.__getitem__)
         return {machine.stale_key("a", "f" * 12, 1) for _ in range(3)}
 
-    without, other, there = key("no g++ in /tmp/1"), key("no g++ in /tmp/2"), key(None)
+    without, other, there = key("no g++ in place one"), key("no g++ in place two"), key(None)
     machine._lacks_tools.cache_clear()
     assert len(without) == len(there) == 1
     assert without == other != there
