@@ -26,6 +26,9 @@ ZONEOUT_MODES = ("keep", "literal")
 ZONEOUT_EVALS = ("off", "expectation")
 PARTS = ("gemm", "pooling")
 """Parts of a layer that an implementation may offer to be timed alone, see `impls.parts`."""
+STREAMS = {"fwd": 0, "rev": 1, "dec": 2}
+"""Stream number of the zoneout mask by direction: direction + 2 * network. "dec" is forward in time
+like "fwd", in the decoder of an encoder-decoder (network 1)."""
 GATES = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
 LEARNING_RATE = 1e-3
 """Step size of the plain SGD inside a `train_step`."""

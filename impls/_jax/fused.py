@@ -72,7 +72,10 @@ def fused_layer(
         weight = jnp.flip(weight, axis=0)
     line = _line(x, state.get("window"), lengths, reverse)
     zone = _zone(spec, mask)
-    call = Call(spec.pooling, zone, spec.zoneout_mode == "keep", spec.zoneout, layer, reverse)
+    call = Call(
+        *(spec.pooling, zone, spec.zoneout_mode == "keep", spec.zoneout, layer),
+        *(reverse, direction == "dec"),
+    )
     given = Sequences(lengths, *(mask if mask is not None and zone == "hold" else (None,) * 3))
     y, c = pool(call, product(line, weight), bias, state["c"], given)
     final = {"c": c}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from impls.contract import ModelSpec
+from impls.contract import STREAMS, ModelSpec
 from impls.reference.philox import ROUNDS, STEPS_PER_BLOCK
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -85,7 +85,7 @@ def hold_mask(
         spec.hidden_size, dtype=jnp.uint32
     )
     block = (first + jnp.arange(blocks, dtype=jnp.uint32)[:, None])[:, :, None]
-    place = jnp.uint32(("fwd", "rev").index(direction) + 2 * network)
+    place = jnp.uint32(STREAMS[direction] + 2 * network)
     drawn = philox4x32(seed, (unit[None], block, jnp.uint32(layer), place))
 
     half = np.uint32(0xFFFF)

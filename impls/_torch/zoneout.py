@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from impls.contract import ModelSpec
+from impls.contract import STREAMS, ModelSpec
 
 ROUNDS = 10
 STEPS_PER_BLOCK = 8
@@ -75,7 +75,7 @@ def hold_mask(
     unit = torch.arange(spec.hidden_size, device=rows.device)
     units = (rows[:, None] * spec.hidden_size + unit) & _LOW
     block = t0 // STEPS_PER_BLOCK + torch.arange(blocks, device=rows.device)[:, None]
-    stream = ("fwd", "rev").index(direction) + 2 * network
+    stream = STREAMS[direction] + 2 * network
     words = philox4x32(seed, (units, block[..., None] & _LOW, layer, stream))
 
     threshold = round(spec.zoneout * 65536)

@@ -21,7 +21,8 @@ def how_of(spec: ModelSpec, mask: Mask | None, number: int, direction: str) -> H
         elif spec.zoneout_eval == "expectation":
             zone = "expectation"
     keeps_state = spec.zoneout_mode == "keep"
-    return How(spec.pooling, zone, keeps_state, direction == "rev", spec.zoneout, number)
+    reverse, decoder = direction == "rev", direction == "dec"
+    return How(spec.pooling, zone, keeps_state, reverse, spec.zoneout, number, decoder)
 
 
 def core(

@@ -26,12 +26,13 @@ class How(NamedTuple):
     reverse: bool
     probability: float
     layer: int
+    decoder: bool = False
 
     def attributes(self, ragged: bool, batch: int, **wanted: bool) -> dict[str, Any]:
         """As the structure `How` of layer_xla.cpp."""
         flags = (ragged, *(wanted.get(w, False) for w in ("inputs", "weights", "saves")))
         threshold = round(self.probability * 65536)
-        stream = int(self.reverse)
+        stream = int(self.reverse) + 2 * int(self.decoder)  # impls.contract.STREAMS
         head = POOLINGS[self.pooling], ZONES[self.zone], self.keeps_state, self.reverse
         numbers = (*head, threshold, self.layer, stream, _spacing(batch), *flags)
         return {

@@ -116,7 +116,7 @@ class Column:
     def held(self, tile: Any) -> list[jax.Array]:
         """bool [block] for every step of a tile: zoneout holds the unit."""
         plan, held = self.plan, []
-        place = jnp.uint32(plan.call.reverse)
+        place = jnp.uint32(plan.call.stream)
         for number in range(plan.tile // STEPS_PER_BLOCK):
             block = self.first + (tile * (plan.tile // STEPS_PER_BLOCK) + number).astype(jnp.uint32)
             counter = (self.unit, block, jnp.uint32(plan.call.layer), place)

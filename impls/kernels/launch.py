@@ -26,6 +26,7 @@ class Call:
         keeps_state: zoneout_mode "keep".
         zoneout: the probability p.
         reverse: process each sequence's valid steps from last to first.
+        decoder: the layer is a decoder's, whose zoneout mask is another.
     """
 
     pooling: str
@@ -34,6 +35,12 @@ class Call:
     zoneout: float
     layer: int
     reverse: bool
+    decoder: bool = False
+
+    @property
+    def stream(self) -> int:
+        """Stream number of the zoneout mask, as `impls.contract.STREAMS` has it."""
+        return int(self.reverse) + 2 * int(self.decoder)
 
 
 def shared_arguments(
@@ -61,7 +68,7 @@ def shared_arguments(
         pre_batch,
         np.uint32(round(call.zoneout * 65536)),
         np.float32(1 - call.zoneout),
-        *(np.int32(value) for value in (call.layer, call.reverse, call.reverse)),
+        *(np.int32(value) for value in (call.layer, call.stream, call.reverse)),
     ]
 
 

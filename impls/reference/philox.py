@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from impls.contract import ModelSpec, SpecError
+from impls.contract import STREAMS, ModelSpec, SpecError
 
 ROUNDS = 10
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -71,7 +71,7 @@ def hold_mask(
         seed: 64-bit seed.
         rows: [B], the mask row of each sequence.
         t0: steps each sequence has already processed, scalar or [B].
-        direction: "fwd" or "rev".
+        direction: "fwd", "rev", or "dec" for "fwd" of network 1.
         network: 0 for an encoder or the only network, 1 for a decoder.
 
     Returns:
@@ -91,7 +91,7 @@ def hold_mask(
     counter[..., 0] = units
     counter[..., 1] = (first + np.arange(counter.shape[0])[:, None])[:, :, None]
     counter[..., 2] = layer
-    counter[..., 3] = ("fwd", "rev").index(direction) + 2 * network
+    counter[..., 3] = STREAMS[direction] + 2 * network
 
     words = philox4x32(key_of(seed), counter)
     halves = np.stack([words & np.uint32(0xFFFF), words >> np.uint32(16)], axis=-1)

@@ -38,7 +38,7 @@ def core(
     zone, seed, rows, t0 = _zone(spec, mask, x.device)
     y, c, _ = torch.ops.quasibench_cuda.pool(
         pre, fused.bias, state["c"], lengths, seed, rows, t0, spec.pooling, zone,
-        spec.zoneout_mode == "keep", spec.zoneout, layer, reverse,
+        spec.zoneout_mode == "keep", spec.zoneout, layer, reverse, direction == "dec",
     )  # fmt: skip
     final = {"c": c}
     if spec.kernel_width > 1:

@@ -19,7 +19,7 @@ from impls.torch_cupy.launch import Sequences
 NAMESPACE = "quasibench_cuda"
 _WHAT = (
     "Tensor? lengths, Tensor? seed, Tensor? rows, Tensor? t0, "
-    "str pooling, str zone, bool keeps_state, float zoneout, int layer, bool reverse"
+    "str pooling, str zone, bool keeps_state, float zoneout, int layer, bool reverse, bool decoder"
 )
 
 library = torch.library.Library(NAMESPACE, "DEF")
@@ -37,14 +37,13 @@ library.define(
 
 def _recording(what: tuple[Any, ...], record: bool) -> tuple[tuple[Any, ...], bool]:
     """The arguments of `_WHAT` and `record`, which the dispatcher hands over by position."""
-    return (what[:10], what[10]) if len(what) > 10 else (what, record)
+    return (what[:11], what[11]) if len(what) > 11 else (what, record)
 
 
 def _split(what: tuple[Any, ...]) -> tuple[Sequences, Call]:
     """The arguments of `_WHAT` as the launcher wants them."""
-    lengths, seed, rows, t0, pooling, zone, keeps_state, zoneout, layer, reverse = what
-    given = Sequences(lengths, seed, rows, t0)
-    return given, Call(pooling, zone, keeps_state, zoneout, layer, reverse)
+    given = Sequences(*what[:4])
+    return given, Call(*what[4:])
 
 
 def pool(
@@ -107,7 +106,7 @@ class _Pool(torch.autograd.Function):  # type: ignore[misc]
         grads = torch.ops.quasibench_cuda.pool_backward(
             pre, bias, checkpoints, dy, dc, *given, *ctx.words
         )
-        return *grads, *(None,) * 10
+        return *grads, *(None,) * 11
 
 
 class _Once(torch.autograd.Function):  # type: ignore[misc]

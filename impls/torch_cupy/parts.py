@@ -35,7 +35,7 @@ class PoolingRun:
         self._zero = self._bias.new_zeros(work.x.shape[1], spec.hidden_size)
         self._dy = None if work.kind == "forward" else to_tensor(_given(work.dy), io, device)
         # No lengths, no mask: full sequences without zoneout, forwards in time.
-        self._what = (None,) * 4 + (spec.pooling, "none", True, 0.0, 0, False)
+        self._what = (None,) * 4 + (spec.pooling, "none", True, 0.0, 0, False, False)
         self._out: tuple[Tensor, ...] = ()
 
     def __call__(self) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from impls._torch import ops
 from impls._torch.stack import Mask, Tensors
-from impls.contract import ModelSpec
+from impls.contract import STREAMS, ModelSpec
 from impls.kernels.native import POOLINGS, ZONES, kernels
 from impls.torch_native.op import layer as native_layer
 from impls.torch_native.plan import How, Inputs
@@ -32,7 +32,7 @@ def how_of(spec: ModelSpec, mask: Mask | None, layer: int, direction: str) -> Ho
         # the schema's integers are signed
         seed=seed - (1 << 64) if seed >= 1 << 63 else seed,
         layer=layer,
-        stream=("fwd", "rev").index(direction),
+        stream=STREAMS[direction],
     )
 
 

@@ -39,6 +39,7 @@ def arguments(pooling="fo", dtype="float32", steps=6, batch=2, hidden=4, device=
         "zoneout": 0.0,
         "layer": 0,
         "reverse": False,
+        "decoder": False,
     }
     tensors = {"pre": pre.requires_grad_(), "bias": bias.requires_grad_(),
                "c0": c0.requires_grad_()}  # fmt: skip
