@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from impls._torch import attention, ops
 from impls._torch.arrays import state_dtype
+from impls._torch.flat import FlatParameters
 from impls._torch.stack import Core, Mask, Tensors, within
 from impls.contract import ModelSpec
 from impls.net_params import decoder_spec
@@ -64,7 +65,7 @@ def untouched(value: Tensor, probability: float, site: int) -> Tensor:
 def encode(
     core: Core,
     net: NetSpec,
-    params: Tensors,
+    params: FlatParameters,
     source: Tensor,
     lengths: Tensor | None,
     mask: Mask | None = None,
@@ -73,14 +74,13 @@ def encode(
     """Read the sources.
 
     Args:
-        params: by canonical name, see `impls.net_params`.
         source: int64 [T, B] with a known symbol on padded steps too; its embedding may be NaN.
         lengths: int64 [B], or None where every sequence is T long.
     """
     spec = net.core
     if net.reversed_source:
         source = ops.reverse_valid(source[..., None], lengths)[..., 0]
-    x = drop(functional.embedding(source, params["embedding.weight"]), net.dropout_input, 0)
+    x = drop(functional.embedding(source, params.leaves["embedding.weight"]), net.dropout_input, 0)
     if lengths is not None:
         x = x.masked_fill(~ops.valid_steps(lengths, len(x)), 0.0)
     outputs, cells = [], []
@@ -89,7 +89,7 @@ def encode(
         state = {"c": x.new_zeros(x.shape[1], spec.hidden_size, dtype=state_dtype(x.dtype))}
         if window is not None:
             state["window"] = window
-        own = within(params, f"layers.{layer}.fwd")
+        own = params.layers[f"layers.{layer}.fwd"]
         y, final = core(spec, own, seen, state, lengths, mask, layer, "fwd")
         outputs.append(_last(y, lengths))
         cells.append(final["c"])
@@ -122,32 +122,37 @@ def _last(y: Tensor, lengths: Tensor | None) -> Tensor:
     return y[lengths - 1, torch.arange(y.shape[1], device=y.device)]
 
 
-def decoder_layers(net: NetSpec, params: Tensors) -> list[DecoderLayer]:
-    """The decoder's layers as a core takes them; one joining of weights for any number of steps."""
+def decoder_layers(net: NetSpec, leaves: Tensors) -> list[DecoderLayer]:
+    """The decoder's layers as a core takes them; made once for any number of steps.
+
+    Args:
+        leaves: `FlatParameters.leaves`.
+    """
     spec, made = decoder_spec(net), []
+    hidden = spec.hidden_size
     for layer in range(spec.layers):
-        own = within(params, f"decoder.layers.{layer}.fwd")
-        weight = {gate: _with_projection(own, gate) for gate in spec.gates}
-        bias = {gate: own[f"{gate}.bias"] for gate in spec.gates}
+        own = within(leaves, f"decoder.layers.{layer}.fwd")
+        weight, bias = _with_projection(own, spec.kernel_width), own["bias"]
         told, gate = spec, None
         if layer == spec.layers - 1 and spec.pooling != "f":
-            gate = weight["o"].flatten(0, 1), bias["o"]
-            told = spec if spec.pooling == "ifo" else replace(spec, pooling="f")
-            weight["o"] = torch.zeros_like(weight["o"])
-            bias["o"] = torch.full_like(bias["o"], SATURATED)
-        parts = [(weight[g].flatten(0, 1), bias[g]) for g in told.gates]
-        matrix, vector = torch.cat([w for w, _ in parts], dim=1), torch.cat([b for _, b in parts])
-        made.append(DecoderLayer(told, ops.Fused(told, matrix, vector), gate))
+            before, o, behind = weight.tensor_split((2 * hidden, 3 * hidden), dim=1)
+            before_b, o_b, behind_b = bias.tensor_split((2 * hidden, 3 * hidden))
+            told, gate, weight, bias = replace(spec, pooling="f"), (o, o_b), before, before_b
+            if spec.pooling == "ifo":
+                told = spec
+                weight = torch.cat([before, torch.zeros_like(o), behind], dim=1)
+                bias = torch.cat([before_b, torch.full_like(o_b, SATURATED), behind_b])
+        made.append(DecoderLayer(told, ops.Fused(told, weight.contiguous(), bias), gate))
     return made
 
 
-def _with_projection(own: Tensors, gate: str) -> Tensor:
-    """[K, C', H]: a gate's taps, and below them its projection V, seen by the current tap alone."""
-    weight, projection = own[f"{gate}.weight"], own.get(f"{gate}.projection")
-    if projection is None:
-        return weight
-    current = functional.pad(projection[None], (0, 0, 0, 0, len(weight) - 1, 0))
-    return torch.cat([weight, current], dim=1)
+def _with_projection(own: Tensors, kernel_width: int) -> Tensor:
+    """[K*C', G*H]: the taps, and below those of the current step the encoder's projection V."""
+    if "projection" not in own:
+        return own["weight"]
+    taps = own["weight"].unflatten(0, (kernel_width, -1))
+    current = functional.pad(own["projection"][None], (0, 0, 0, 0, kernel_width - 1, 0))
+    return torch.cat([taps, current], dim=1).flatten(0, 1)
 
 
 def first_state(net: NetSpec, layers: list[DecoderLayer], encoded: Encoded) -> dict[str, Tensor]:
@@ -166,7 +171,7 @@ def first_state(net: NetSpec, layers: list[DecoderLayer], encoded: Encoded) -> d
 def decode(
     core: Core,
     net: NetSpec,
-    params: Tensors,
+    leaves: Tensors,
     layers: list[DecoderLayer],
     encoded: Encoded,
     inputs: Tensor,
@@ -178,7 +183,7 @@ def decode(
     """The decoder over some steps, from any state on.
 
     Args:
-        layers: from `decoder_layers`.
+        leaves: `FlatParameters.leaves`; layers: what `decoder_layers` made of them.
         inputs: int64 [U, B], the symbols read; of the first step the end mark.
         state: from `first_state` or an earlier call.
         lengths: int64 [B], or None where every sequence has U steps.
@@ -187,7 +192,7 @@ def decode(
         h [U, B, H], ready for the head (dropout applied), and the states behind the last step.
     """
     site = net.core.layers + 1  # the encoder has the sites 0 .. layers
-    x = functional.embedding(inputs, params["decoder.embedding.weight"])
+    x = functional.embedding(inputs, leaves["decoder.embedding.weight"])
     x = drop(x, net.dropout_input, site)
     if lengths is not None:
         x = x.masked_fill(~ops.valid_steps(lengths, len(x)), 0.0)
@@ -208,5 +213,5 @@ def decode(
         weight, bias = made.gate
         taps = ops.unfold(ops.window_of(seen, own.get("window")), net.decoder_width)
         opened = torch.sigmoid(taps @ weight + bias).to(y.dtype)
-    h = attention.output(params, y, opened, encoded.memory)
+    h = attention.output(leaves, y, opened, encoded.memory)
     return drop(h, net.dropout, site + len(layers)), finals
