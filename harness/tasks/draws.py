@@ -32,7 +32,7 @@ def synthetic(
     own. `rest` are the other fields of TaskData.
     """
     count, size = EVALUATION
-    sets = {
+    sets: dict[str, Any] = {
         part: [draw(stream(run_root, part, i), size) for i in range(count)]
         for part in ("validation", "test", "tuning")
     }
