@@ -115,7 +115,8 @@ class _Beams:
 
     def _going(self) -> np.ndarray:
         """bool [S, beam]: hypotheses that can grow."""
-        return ~self.ended & (self.length < self.limit) & np.isfinite(self.log_p)
+        going: np.ndarray = ~self.ended & (self.length < self.limit) & np.isfinite(self.log_p)
+        return going
 
     def over(self) -> bool:
         """Whether no sentence has an extension that could overtake its best ended candidate."""
@@ -139,6 +140,14 @@ class _Beams:
         return out
 
 
+def check(beam: int, alpha: float) -> None:
+    """Raise SpecError for a beam below 1 or a negative alpha."""
+    if isinstance(beam, bool) or not isinstance(beam, int) or beam < 1:
+        raise SpecError(f"beam = {beam!r}: give a whole number of at least 1")
+    if not alpha >= 0:
+        raise SpecError(f"alpha = {alpha!r}: give a number of at least 0")
+
+
 def search(
     step: Step, source_lengths: np.ndarray, beam: int = 1, alpha: float = 0.0
 ) -> list[Candidate]:
@@ -150,12 +159,9 @@ def search(
         alpha: of the score, at least 0; larger values favour longer candidates.
 
     Raises:
-        SpecError: a beam below 1 or a negative alpha.
+        SpecError: see `check`.
     """
-    if isinstance(beam, bool) or not isinstance(beam, int) or beam < 1:
-        raise SpecError(f"beam = {beam!r}: give a whole number of at least 1")
-    if not alpha >= 0:
-        raise SpecError(f"alpha = {alpha!r}: give a number of at least 0")
+    check(beam, alpha)
     beams = _Beams(source_lengths, beam, alpha)
     sentences = len(beams.log_p)
     first = np.arange(sentences)[:, None] * beam

@@ -11,6 +11,9 @@ import numpy as np
 
 from impls.contract import Placement
 
+NARROW = ("weight", "recurrent", "projection", "context", "attention.cell", "window")
+"""Last words of the names of parameters and states in the I/O format; biases and c are wide."""
+
 
 def device_of(placement: Placement) -> jax.Device:
     """The JAX device of a placement.
@@ -41,7 +44,7 @@ def state_dtype(dtype: np.dtype) -> np.dtype:
 def format_of(placement: Placement, name: str) -> np.dtype:
     """Weights and windows in the I/O format, biases and carried states wide."""
     dtype = dtype_of(placement)
-    return dtype if name.endswith(("weight", "recurrent", "window")) else state_dtype(dtype)
+    return dtype if name.endswith(NARROW) else state_dtype(dtype)
 
 
 def numbers_of(placement: Placement) -> AbstractContextManager[Any]:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from impls._jax.ops import batched, matmul, valid_steps
+from impls._jax.arrays import state_dtype
+from impls._jax.ops import matmul, valid_steps
 from impls._jax.stack import Tensors
 
 
@@ -39,16 +41,23 @@ def shares(cells: jax.Array, memory: Memory) -> jax.Array:
     Args:
         cells: [U, B, H], the decoder's un-gated states.
     """
-    scores = batched(jnp.swapaxes(cells, 0, 1), memory.values, (2, 2))
+    scores = _products(jnp.swapaxes(cells, 0, 1), memory.values, 2)
     if memory.padded is not None:
         scores = jnp.where(memory.padded, -jnp.inf, scores)
     return jax.nn.softmax(scores, axis=2)
 
 
+def _products(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+    """One product per sequence, [B, U, .], over the last axis of a and `axis` of b [B, T, H]."""
+    exact = None if a.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+    axes = (((2,), (axis,)), ((0,), (0,)))
+    return lax.dot_general(a, b, axes, precision=exact, preferred_element_type=state_dtype(a.dtype))
+
+
 def attended(cells: jax.Array, memory: Memory) -> jax.Array:
     """k_t [U, B, H]: the memory weighted by its shares."""
     weights = shares(cells, memory).astype(memory.values.dtype)
-    mixed = batched(weights, memory.values, (2, 1)).astype(memory.values.dtype)
+    mixed = _products(weights, memory.values, 1).astype(memory.values.dtype)
     return jnp.swapaxes(mixed, 0, 1)
 
 

@@ -8,7 +8,6 @@ units, K taps, G gates, O symbols.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,14 +17,12 @@ from torch.nn import functional
 
 from impls._torch import attention, ops
 from impls._torch.arrays import state_dtype
+from impls._torch.dropout import dropout
 from impls._torch.flat import FlatParameters
 from impls._torch.stack import Core, Mask, Tensors, within
 from impls.contract import ModelSpec
 from impls.net_params import decoder_spec
 from impls.nets import NetSpec
-
-Drop = Callable[[Tensor, float, int], Tensor]
-"""drop(value, probability, site): dropout of this step at one site of the network."""
 
 SATURATED = 100.0
 """A bias at which the sigmoid is 1 to the last bit in every dtype."""
@@ -57,11 +54,6 @@ class DecoderLayer(NamedTuple):
     gate: tuple[Tensor, Tensor] | None
 
 
-def untouched(value: Tensor, probability: float, site: int) -> Tensor:
-    """The `Drop` of evaluation."""
-    return value
-
-
 def encode(
     core: Core,
     net: NetSpec,
@@ -69,18 +61,20 @@ def encode(
     source: Tensor,
     lengths: Tensor | None,
     mask: Mask | None = None,
-    drop: Drop = untouched,
+    seed: int | None = None,
 ) -> Encoded:
     """Read the sources.
 
     Args:
         source: int64 [T, B] with a known symbol on padded steps too; its embedding may be NaN.
         lengths: int64 [B], or None where every sequence is T long.
+        mask: the zoneout mask's seed, rows and t0; seed: of dropout; None = evaluation.
     """
     spec = net.core
     if net.reversed_source:
         source = ops.reverse_valid(source[..., None], lengths)[..., 0]
-    x = drop(functional.embedding(source, params.leaves["embedding.weight"]), net.dropout_input, 0)
+    x = functional.embedding(source, params.leaves["embedding.weight"])
+    x = dropout(x, net.dropout_input, seed, 0)
     if lengths is not None:
         x = x.masked_fill(~ops.valid_steps(lengths, len(x)), 0.0)
     outputs, cells = [], []
@@ -93,7 +87,7 @@ def encode(
         y, final = core(spec, own, seen, state, lengths, mask, layer, "fwd")
         outputs.append(_last(y, lengths))
         cells.append(final["c"])
-        passed = drop(y, net.dropout, layer + 1) if layer < spec.layers - 1 else y
+        passed = dropout(y, net.dropout, seed, layer + 1) if layer < spec.layers - 1 else y
         x = torch.cat([x, passed], dim=2) if spec.dense else passed
     return Encoded(attention.memory_of(y, lengths), outputs, cells)
 
@@ -178,7 +172,7 @@ def decode(
     state: Tensors,
     lengths: Tensor | None = None,
     mask: Mask | None = None,
-    drop: Drop = untouched,
+    seed: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The decoder over some steps, from any state on.
 
@@ -187,13 +181,14 @@ def decode(
         inputs: int64 [U, B], the symbols read; of the first step the end mark.
         state: from `first_state` or an earlier call.
         lengths: int64 [B], or None where every sequence has U steps.
+        mask, seed: as in `encode`; the decoder's masks are others.
 
     Returns:
         h [U, B, H], ready for the head (dropout applied), and the states behind the last step.
     """
     site = net.core.layers + 1  # the encoder has the sites 0 .. layers
     x = functional.embedding(inputs, leaves["decoder.embedding.weight"])
-    x = drop(x, net.dropout_input, site)
+    x = dropout(x, net.dropout_input, seed, site)
     if lengths is not None:
         x = x.masked_fill(~ops.valid_steps(lengths, len(x)), 0.0)
     finals: dict[str, Tensor] = {}
@@ -206,7 +201,7 @@ def decode(
         y, final = core(made.spec, made.weights, seen, own, lengths, mask, layer, "dec")
         finals |= {f"{place}.{name}": value for name, value in final.items()}
         if layer < len(layers) - 1:
-            passed = drop(y, net.dropout, site + layer + 1)
+            passed = dropout(y, net.dropout, seed, site + layer + 1)
             x = torch.cat([x, passed], dim=2) if net.core.dense else passed
     opened = None
     if made.gate is not None:
@@ -214,4 +209,4 @@ def decode(
         taps = ops.unfold(ops.window_of(seen, own.get("window")), net.decoder_width)
         opened = torch.sigmoid(taps @ weight + bias).to(y.dtype)
     h = attention.output(leaves, y, opened, encoded.memory)
-    return drop(h, net.dropout, site + len(layers)), finals
+    return dropout(h, net.dropout, seed, site + len(layers)), finals

@@ -1,4 +1,4 @@
-"""The trainer of an encoder-decoder: teacher forcing, and decoding by streaming one step at a time."""
+"""The trainer of an encoder-decoder: teacher forcing, and decoding by streaming step by step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from impls import beam as search
 from impls._torch import seq2seq
 from impls._torch.arrays import to_numpy, to_tensor
 from impls._torch.attention import Memory
-from impls._torch.dropout import dropout
 from impls._torch.heads import head, loss
 from impls._torch.nets import Feed, feed
 from impls._torch.seq2seq import Encoded
@@ -83,6 +82,7 @@ class CoreTranslator(BaseTrainer):
         Raises:
             SpecError: a batch that does not fit the network, a beam below 1, a negative alpha.
         """
+        search.check(beam, alpha)
         with torch.inference_mode():
             given = feed(self._net, ready(self._net, batch), self._params)
             steps, size = given.inputs.shape
@@ -93,21 +93,16 @@ class CoreTranslator(BaseTrainer):
         """[U, B, O], teacher forced; seeds None = evaluation."""
         net, params = self._net, self._params
         mask = None if seeds is None else self._mask(batch, seeds.zoneout)
-        drop = seq2seq.untouched
-        if seeds is not None and (net.dropout or net.dropout_input):
-
-            def drop(value: Tensor, probability: float, site: int) -> Tensor:
-                return dropout(value, probability, seeds.dropout, site)
-
+        seed = None if seeds is None else seeds.dropout
         ends = None
         if batch.target_lengths is not None:
             ends = to_tensor(batch.target_lengths, torch.int64, params.device)
-        encoded = seq2seq.encode(self._core, net, params, given.inputs, given.lengths, mask, drop)
+        encoded = seq2seq.encode(self._core, net, params, given.inputs, given.lengths, mask, seed)
         layers = seq2seq.decoder_layers(net, params.leaves)
         state = seq2seq.first_state(net, layers, encoded)
         inputs = torch.cat([torch.full_like(given.targets[:1], END), given.targets[:-1]])
         h, _ = seq2seq.decode(
-            *(self._core, net, params.leaves, layers, encoded, inputs, state, ends, mask, drop)
+            *(self._core, net, params.leaves, layers, encoded, inputs, state, ends, mask, seed)
         )
         return head(net, params.leaves, h)
 
@@ -125,7 +120,7 @@ class CoreTranslator(BaseTrainer):
 
 
 class Stream:
-    """The decoder as `impls.beam.Step`: one step for all hypotheses from the states that it keeps."""
+    """The decoder as `impls.beam.Step`: a step of all hypotheses from the states that it keeps."""
 
     def __init__(self, translator: CoreTranslator, encoded: Encoded) -> None:
         """`encoded`: a row for every hypothesis, a sentence's together."""
