@@ -2,8 +2,10 @@
 
 import pytest
 
+import impls
 from harness.conformance import (
     CHECKS,
+    NETWORK_CHECKS,
     ConformanceError,
     check_finite_differences,
     covering_set,
@@ -11,9 +13,11 @@ from harness.conformance import (
 )
 from impls.contract import Placement
 from tests.mutants.base import card
+from tests.mutants.networks import NETWORK_MUTANTS, living
 from tests.mutants.wrong import MUTANTS
 
 MISTAKES = {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 19, 20, 21, 22}
+NETWORK_MISTAKES = {6, 23, 25}
 FLOAT32 = Placement("cpu", "float32")
 
 
@@ -43,6 +47,7 @@ def assert_caught(implementation, name, words):
 
 def test_every_mistake_of_the_list_has_a_mutant():
     assert {mistake for mistake, *_ in MUTANTS.values()} == MISTAKES
+    assert {mistake for mistake, *_ in NETWORK_MUTANTS.values()} == NETWORK_MISTAKES
 
 
 def test_the_base_passes_every_check():
@@ -66,6 +71,28 @@ def test_the_row_of_a_mutant_names_the_claim(name):
     failed = [row for row in rows if row["status"] == "failed"]
     assert failed
     assert all(words in row["claim"] and words in row["message"] for row in failed)
+
+
+NETWORKS = (
+    "torch_eager",
+    pytest.param("jax_scan", marks=pytest.mark.slow),
+)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("wrong", NETWORK_MUTANTS)
+def test_a_wrong_network_is_caught_by_name(name, wrong, monkeypatch):
+    implementation = impls.get(name)
+    pytest.importorskip(implementation.requires[0])
+    *_, check, words = NETWORK_MUTANTS[wrong]
+    placement = Placement("cpu", "float64")
+    with living(wrong, implementation, monkeypatch) as mutated:
+        with pytest.raises(ConformanceError) as found:
+            NETWORK_CHECKS[check](mutated, placement)
+        assert found.value.check == check
+        assert words in found.value.claim
+        assert name in str(found.value)
+    assert NETWORK_CHECKS[check](implementation, placement).passed
 
 
 def test_a_mutant_that_is_correct_by_accident_is_noticed():

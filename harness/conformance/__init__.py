@@ -24,6 +24,14 @@ from harness.conformance.gate_checks import (
     check_zoneout_mask_equals_oracle,
     check_zoneout_mask_follows_its_row,
 )
+from harness.conformance.network_checks import (
+    NETWORK_CHECKS,
+    NetworkCheck,
+    check_attention_ignores_padding,
+    check_decoder_gates_have_their_own_projections,
+    check_dropout_reaches_the_next_layer,
+    check_translation_equals_reference,
+)
 from harness.conformance.oracle_checks import (
     check_any_layout_is_read_rightly,
     check_dtype_is_honest,
@@ -54,17 +62,22 @@ from harness.conformance.subject import Subject, clear_caches
 
 __all__ = [
     "CHECKS",
+    "NETWORK_CHECKS",
     "BoundCheck",
     "Case",
     "Check",
     "ConformanceError",
     "Measured",
+    "NetworkCheck",
     "Subject",
     "check",
     "check_any_layout_is_read_rightly",
+    "check_attention_ignores_padding",
     "check_batch_independence",
     "check_causality",
+    "check_decoder_gates_have_their_own_projections",
     "check_directions_have_their_own_weights",
+    "check_dropout_reaches_the_next_layer",
     "check_dtype_is_honest",
     "check_edge_shapes_equal_oracle",
     "check_finite_differences",
@@ -84,6 +97,7 @@ __all__ = [
     "check_stream_equals_sequence",
     "check_taps_are_in_order",
     "check_train_step_equals_oracle",
+    "check_translation_equals_reference",
     "check_values_equal_oracle",
     "check_zoneout_evaluation_follows_its_policy",
     "check_zoneout_evaluation_has_gradients",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -36,11 +37,23 @@ class Measured:
         return self.error <= self.tolerance
 
 
+class Claim(Protocol):
+    """What a failure tells of the check that found it."""
+
+    @property
+    def name(self) -> str:
+        """The check's name."""
+
+    @property
+    def claim(self) -> str:
+        """What must hold, in words."""
+
+
 class ConformanceError(AssertionError):
     """A claim that does not hold; the message names it, and the attributes carry the numbers."""
 
     def __init__(
-        self, check: Check, card: Implementation, dtype: str, case: Case, measured: Measured
+        self, check: Claim, card: Implementation, dtype: str, case: Case, measured: Measured
     ):
         self.impl, self.dtype, self.spec = card.name, dtype, case.spec
         self.check, self.claim, self.measured = check.name, check.claim, measured
