@@ -59,6 +59,8 @@ def _check_inputs(net: NetSpec, batch: Batch) -> None:
         reason = stream_hindrance(net.core)
         if net.core.bidirectional:
             reason = "a reverse direction starts at the end, which the next batch moves"
+        if net.head == "seq2seq":
+            reason = "an encoder-decoder reads every source from its start"
         if reason:
             raise SpecError(f"carry = True: {reason}")
 
