@@ -155,9 +155,9 @@ def test_a_snapshot_from_before_the_first_step_starts_anew():
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("core", [{}, {"kernel_width": 3}])
-def test_bfloat16_trains_float32_masters_and_resumes(core):
-    net, spec = network(core, **STEPS), OptimiserSpec(learning_rate=1e-5)
+@pytest.mark.parametrize(("core", "rate"), [({}, 1e-5), ({"kernel_width": 3}, 0.1)])
+def test_bfloat16_trains_float32_masters_and_resumes(core, rate):
+    net, spec = network(core, **STEPS), OptimiserSpec(learning_rate=rate)
     params = {n: v.astype(np.float32) for n, v in parameters(net).items()}
     given = batch(net, lengths=[9, 3, 5])
     trained = make(net, params, spec, dtype="bfloat16")
@@ -170,7 +170,7 @@ def test_bfloat16_trains_float32_masters_and_resumes(core):
     exported = trained.export()
     for name, value in exported.items():
         assert value.dtype == np.float32
-        assert 0 < np.abs(value - params[name]).max() < 1e-4, name
+        assert 0 < np.abs(value - params[name]).max() < 5 * rate, name
         np.testing.assert_array_equal(value, resumed.export()[name])
     wide = make(net, exported, spec).outputs(given)
     found = trained.outputs(given)
