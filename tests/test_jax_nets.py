@@ -1,6 +1,6 @@
 """Networks and training in JAX: NumPy's formulas, one compiled step, seeds as arguments, snapshots.
 
-Gradients and optimisers are compared with PyTorch's in test_nets_agree.
+Gradients, schedules and optimisers are compared with PyTorch's in test_nets_agree.
 """
 
 from dataclasses import replace
@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 import impls
 from impls.contract import Placement, SpecError
 from impls.nets import OptimiserSpec, Seeds, trainer
+from impls.reference import philox
 from tests import net_works
 from tests.absent import run_without
 from tests.net_works import batch, network, parameters
@@ -22,7 +23,6 @@ pytest.importorskip("optax")
 import jax.numpy as jnp  # noqa: E402
 
 from impls._jax.dropout import dropout  # noqa: E402
-from impls._jax.optimisers import learning_rate  # noqa: E402
 from impls._jax.zoneout import words  # noqa: E402
 
 WIDE = Placement(dtype="float64")
@@ -75,12 +75,10 @@ def test_outputs_are_numpys_and_padding_is_ignored(core, changes, lengths):
 def test_dropout_acts_after_the_embedding_between_layers_and_before_the_head():
     net = network({"dense": True}, dropout=0.5, dropout_input=0.25, **STEPS)
     params, given = parameters(net), batch(net, lengths=RAGGED)
-    seed = jnp.asarray(words(SEEDS.dropout))
 
     def drop(array, site):
         rate = net.dropout if site else net.dropout_input
-        with jax.enable_x64(True):
-            return array * np.asarray(dropout(jnp.ones(array.shape), rate, seed, site))
+        return dropped(array, rate, SEEDS.dropout, site)
 
     trained = make(net, params)
     trained.step(given, SEEDS)
@@ -88,16 +86,28 @@ def test_dropout_acts_after_the_embedding_between_layers_and_before_the_head():
     assert trained.loss() == pytest.approx(expected, rel=1e-12)
 
 
+def dropped(array, rate, seed, site):
+    """Dropout by NumPy's Philox."""
+    counter = np.zeros((-(-array.size // 8), 4), np.int64)
+    counter[:, 0], counter[:, 3] = np.arange(len(counter)), site
+    drawn = philox.philox4x32(philox.key_of(seed), counter)
+    halves = [part for word in drawn.T for part in (word & 0xFFFF, word >> 16)]
+    uniforms = np.concatenate(halves)[: array.size].reshape(array.shape)
+    return np.where(uniforms < round(rate * 65536), 0.0, array / (1 - rate))
+
+
 def test_dropout_keeps_the_mean_and_draws_by_seed_and_site():
     x = jnp.full((300, 200), 2.0)
-    kept = dropout(x, 0.3, words(7), 1)
+    drawn = {
+        at: dropped(np.asarray(x), 0.3, *at) for at in ((7, 1), (8, 1), (7, 2), (7 + 2**32, 1))
+    }
+    kept = drawn.pop((7, 1))
+    close(np.asarray(dropout(x, 0.3, words(7), 1)), kept, 1e-6)
     assert np.unique(kept).tolist() == [0.0, pytest.approx(2 / 0.7)]
     assert float((kept == 0).mean()) == pytest.approx(0.3, abs=0.01)
-    assert np.array_equal(kept, dropout(x, 0.3, words(7), 1))
-    for seed, site in ((8, 1), (7, 2), (7 + 2**32, 1)):
+    for other in drawn.values():
         # two independent masks agree on 0.7^2 + 0.3^2 of their places
-        same = float((dropout(x, 0.3, words(seed), site) == kept).mean())
-        assert same == pytest.approx(0.58, abs=0.02)
+        assert float((other == kept).mean()) == pytest.approx(0.58, abs=0.02)
     assert dropout(x, 0.3, None, 1) is x
     assert dropout(x, 0.0, words(7), 1) is x
 
@@ -126,16 +136,21 @@ def test_chunks_that_carry_on_equal_one_long_pass_and_are_compiled_once():
     assert compiled(trained) == before + 1
 
 
+RANDOM = network({"zoneout": 0.3}, dropout=0.3, **STEPS)
+COSINE = OptimiserSpec(learning_rate=0.01, schedule="cosine", total_steps=9)
+
+
 def test_seeds_and_learning_rates_are_arguments_of_one_compiled_and_donated_step():
-    net = network({"zoneout": 0.3}, dropout=0.3, **STEPS)
-    given = batch(net, lengths=[9, 2, 5])
-    slow, fast = (make(net, optimiser=OptimiserSpec(learning_rate=r)) for r in (1e-9, 0.1))
+    given, params = batch(RANDOM), parameters(RANDOM)
+    slow, fast = (
+        make(RANDOM, params, replace(COSINE, learning_rate=rate), placement=Placement())
+        for rate in (1e-9, 0.1)
+    )
     losses = []
-    for at in (5, 6, 7, 5):
-        seeds = Seeds(5 if at == 6 else at, 5 if at == 7 else at)
+    for seeds in ((5, 5), (6, 5), (5, 6), (5, 5)):
         old = slow._descent.masters["head.bias"]
         arrays = replace(given, inputs=given.inputs.copy(), targets=given.targets.copy())
-        slow.step(arrays, seeds)
+        slow.step(arrays, Seeds(*seeds))
         arrays.inputs[:], arrays.targets[:] = 0, 0  # the step has its own copy
         losses.append(slow.loss())
         assert old.is_deleted()
@@ -144,19 +159,17 @@ def test_seeds_and_learning_rates_are_arguments_of_one_compiled_and_donated_step
         assert other != pytest.approx(losses[0], rel=1e-5)
     fast.step(given, Seeds(5, 5))
     assert fast.loss() == losses[0]
-    moved = [np.abs(t.export()["head.bias"] - parameters(net)["head.bias"]) for t in (fast, slow)]
+    moved = [np.abs(t.export()["head.bias"] - params["head.bias"]) for t in (fast, slow)]
     assert moved[0].min() > 0.09
-    assert moved[1].max() < 1e-8
+    assert moved[1].max() < 1e-7
     assert fast._descent._step is slow._descent._step
     assert compiled(fast) == 1
 
 
 def test_a_restored_run_goes_on_bit_for_bit(tmp_path):
-    net = network({"zoneout": 0.2, "pooling": "ifo"}, dropout=0.3, dropout_input=0.1, **STEPS)
-    spec = OptimiserSpec(learning_rate=0.01, schedule="cosine", total_steps=9)
-    batches = [batch(net, seed=seed, carry=seed > 0) for seed in range(9)]
-    straight = make(net, parameters(net), spec, placement=Placement())
-    other = make(net, parameters(net, seed=2), spec, placement=Placement())
+    batches = [batch(RANDOM, seed=seed, carry=seed > 0) for seed in range(9)]
+    straight = make(RANDOM, optimiser=COSINE, placement=Placement())
+    other = make(RANDOM, parameters(RANDOM, seed=2), COSINE, placement=Placement())
     other.step(batches[3], Seeds(9, 9))
     for at, given in enumerate(batches):
         if at == 4:
@@ -194,8 +207,9 @@ def test_a_snapshot_of_something_else_is_refused_and_changes_nothing():
         np.testing.assert_array_equal(value, good[name])
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_float32_masters():
-    net, spec = network(**STEPS), OptimiserSpec(learning_rate=1e-5)
+    net, spec = network({"layers": 1}, **STEPS), OptimiserSpec(learning_rate=1e-5)
     params = {n: v.astype(np.float32) for n, v in parameters(net).items()}
     given = batch(net, lengths=[9, 3, 5])
     trained = make(net, params, spec, placement=Placement(dtype="bfloat16"))
@@ -213,27 +227,6 @@ def test_bfloat16_trains_float32_masters():
 def test_a_loss_before_the_first_step_is_refused():
     with pytest.raises(RuntimeError, match="no step yet"):
         make(network(**STEPS)).loss()
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"schedule": "cosine", "total_steps": 20},
-        {"schedule": "cosine", "total_steps": 20, "warmup_steps": 4},
-        {"schedule": "exponential", "decay": 0.7, "decay_every": 3, "decay_start": 2},
-        {"schedule": "exponential", "decay_every": 2, "decay_start": 2, "warmup_steps": 3},
-    ],
-)
-def test_learning_rates_are_those_of_torch(fields):
-    optimisers = pytest.importorskip("impls._torch.optimisers")
-    spec = OptimiserSpec(learning_rate=0.008, **fields)
-    expected = [optimisers.learning_rate(spec, step) for step in range(25)]
-    found = [float(learning_rate(spec, step)) for step in range(25)]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
-    with jax.enable_x64(True):
-        found = [float(learning_rate(spec, step)) for step in range(25)]
-    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-17)
 
 
 def test_without_optax_training_says_so_in_one_line_and_layers_run():
