@@ -54,7 +54,7 @@ def _optax() -> Any:
     return optax
 
 
-def learning_rate(spec: OptimiserSpec, step: int | jax.Array) -> jax.Array | float:
+def learning_rate(spec: OptimiserSpec, step: int | jax.Array) -> jax.Array:
     """The learning rate of step 0, 1, ...; the schedule's own clock starts after the warm-up."""
     optax, rate = _optax(), spec.learning_rate
     if spec.schedule == "cosine":
@@ -68,7 +68,8 @@ def learning_rate(spec: OptimiserSpec, step: int | jax.Array) -> jax.Array | flo
     if spec.warmup_steps:
         warmup = optax.linear_schedule(0.0, rate, spec.warmup_steps)
         main = optax.join_schedules([warmup, main], [spec.warmup_steps])
-    found: jax.Array | float = main(step)
+    # As a float: optax would divide whole numbers in float32, in a float64 training too.
+    found: jax.Array = main(jnp.asarray(step, float))
     return found
 
 
@@ -170,9 +171,9 @@ class Descent:
         """
         tree = self._tree()
         own = _named(tree)
-        for prefix in tree:
-            mine = _named(tree[prefix])
-            check_arrays(snapshot, f"{prefix}.", {name: v.shape for name, v in mine.items()})
+        for part in tree:
+            mine = {name: leaf.shape for name, leaf in _named(tree[part]).items()}
+            check_arrays(snapshot, f"{part}.", mine)
         with numbers_of(self._placement):
             leaves = [to_device(snapshot[n], like.dtype, self._device) for n, like in own.items()]
         tree = jax.tree.unflatten(jax.tree.structure(tree), leaves)
