@@ -174,4 +174,12 @@ task = Task(
     steps=3000,
     input_size=64,
     make=_data,
+    recipe={
+        "core": {"hidden_size": 128, "layers": 2, "kernel_width": 3, "pooling": "fo"},
+        "net": {"reversed_source": True},
+        "optimiser": {
+            "algorithm": "adam", "learning_rate": 4e-3, "schedule": "cosine",
+            "warmup_steps": 50, "total_steps": 1200,
+        },
+    },
 )  # fmt: skip
