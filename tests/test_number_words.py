@@ -58,6 +58,8 @@ def learnt():
     begun = process_time()
     for step in range(optimiser.total_steps):
         translator.step(data.train(step), Seeds(step, step))
+        if step % 150 == 149:
+            print(f"\nstep {step + 1}: loss {translator.loss():.5f}", end="", flush=True)
     seconds = process_time() - begun
     batches = list(data.test)
     greedy, wide = (
