@@ -124,7 +124,9 @@ def token_limits(key: str, value: Any) -> dict[str, int]:
     """A table of implementations, each with a number of tokens."""
     if not isinstance(value, dict) or not value:
         raise UsageError(f"{key} = {value!r}: give a table such as {{ conv_torch = 4096 }}")
-    return {implementation(key, name): whole(f"{key}: {name}", most) for name, most in value.items()}
+    return {
+        implementation(key, name): whole(f"{key}: {name}", most) for name, most in value.items()
+    }
 
 
 def modes(key: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
