@@ -113,6 +113,22 @@ def contenders(key: str, value: Any) -> tuple[str, ...] | str:
     return names
 
 
+def implementations(key: str, value: Any) -> tuple[str, ...]:
+    """A list of different implementations."""
+    if value == "all":
+        raise UsageError(f'{key} = "all": give a list of implementations')
+    return tuple(contenders(key, value))
+
+
+def token_limits(key: str, value: Any) -> dict[str, int]:
+    """A table of implementations, each with a number of tokens."""
+    if not isinstance(value, dict) or not value:
+        raise UsageError(f"{key} = {value!r}: give a table such as {{ conv_torch = 4096 }}")
+    return {
+        implementation(key, name): whole(f"{key}: {name}", most) for name, most in value.items()
+    }
+
+
 def modes(key: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
     """Words of `allowed`, "default" among them, whose rows every other mode is read beside."""
     found = tuple(words(key, value, allowed))

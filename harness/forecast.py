@@ -11,7 +11,7 @@ import impls
 from harness import clock, floors
 from harness.floors import Ceilings
 from harness.grid import AXES, Contender, Point
-from impls.contract import Implementation, ModelSpec, Placement, spec_fields
+from impls.contract import ADDED_LATER, Implementation, ModelSpec, Placement, spec_fields
 
 UNKNOWN_FACTOR = 3.0
 """A new contender is expected at this many times its floor, as long as nobody timed it."""
@@ -21,8 +21,9 @@ slow, because a sitting that proves slow ends with its share anyway."""
 DISPATCHES_PER_STEP = {"cpu": 3.0, "cuda": 0.3}
 """Calls of the framework per time step, times the factor: whether a contender loops over time
 in Python is not known before it ran. On CUDA a step is a kernel of a library at most."""
-PREPARE_S = {"torch": 0.1, "jax": 0.7}
-"""Seconds to load and compile one contender at one point, by framework; calls come on top."""
+PREPARE_S = {"torch": 0.03, "jax": 0.45}
+"""Seconds to load and compile one contender at one point, by framework; calls come on top. Means of
+the recorded default run (reports/data/cpu-2-cores): 0.02 and 0.42."""
 OTHER_PREPARE_S = 0.5
 COMPILE_S = 60.0
 """The same for one that compiles for minutes (`Implementation.compiles`), until it has rows."""
@@ -101,7 +102,7 @@ class Forecast:
         self._known[_key(name, row)] = seconds
         point = Point(
             kind=kind,
-            spec=ModelSpec(**{name: row[name] for name in spec_fields()}),
+            spec=ModelSpec(**{name: row[name] for name in spec_fields() if name in row}),
             placement=Placement(row["device"], row["dtype"]),
             batch=row["batch"],
             steps=row["steps"],
@@ -164,7 +165,8 @@ class Forecast:
 
 def _key(name: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes two measurements the same work: all but repeat, family and machine."""
-    return (name, *(fields[axis] for axis in (*AXES, "threads")))
+    usual = {field: getattr(ModelSpec, field) for field in ADDED_LATER}
+    return (name, *({**usual, **fields}[axis] for axis in (*AXES, "threads")))
 
 
 def _numbers(point: Point) -> int:
