@@ -30,7 +30,7 @@ def save(path: Path, identity: Mapping[str, Any], words: Mapping[str, Any], arra
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     text = json.dumps({"identity": identity, "words": words})
-    whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    whole = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     save_file(whole, str(new), metadata={KEY: text})
     with new.open("rb+") as file:
         os.fsync(file.fileno())
