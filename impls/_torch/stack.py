@@ -28,6 +28,9 @@ One recurrent layer in one direction. params: this layer's own ("z.weight" [K, C
 on padded steps.
 """
 
+Between = Callable[[Tensor, int], Tensor]
+"""(y [T, B, D*H], layer) -> what the next layer sees of y; zeros of padded steps stay zero."""
+
 
 def places(spec: ModelSpec) -> Iterator[tuple[int, str, str]]:
     """(layer, direction, "layers.<layer>.<direction>") in canonical order."""
@@ -65,6 +68,7 @@ def stack(
     state: Tensors,
     lengths: Tensor | None = None,
     mask: Mask | None = None,
+    between: Between | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All layers over a batch.
 
@@ -72,6 +76,7 @@ def stack(
         params: by place, "layers.0.fwd": that layer's own parameters.
         x: [T, B, C]; padded steps may hold anything, NaN included.
         state: by full name, "layers.0.fwd.c"; what is absent starts at zero.
+        between: what the next layer gets of a layer's output; None = the output itself.
 
     Returns:
         y [T, B, D*H] of the last layer and the final states by full name.
@@ -91,5 +96,8 @@ def stack(
             outputs.append(out)
             finals |= {f"{place}.{name}": value for name, value in final.items()}
         y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-        x = torch.cat([x, y], dim=2) if spec.dense else y
+        if layer == spec.layers - 1:
+            break
+        passed = y if between is None else between(y, layer)
+        x = torch.cat([x, passed], dim=2) if spec.dense else passed
     return y, finals
