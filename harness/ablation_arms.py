@@ -105,7 +105,7 @@ def _asked(
         )
     options = table.get("options", {})
     if not isinstance(options, dict):
-        raise UsageError(f'options = {options!r}: give a table such as {{path = "text.txt"}}')
+        raise UsageError(f'options = {options!r}: give a table such as {{file = "text.txt"}}')
     known_keys(options, tuple(task.options), "options", "options")
     chosen = table.get("arms")
     return Asked(

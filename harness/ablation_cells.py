@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 from harness import budgets, rates, seeds
 from harness import changes as fields
 from harness.ablation_spec import Arm, Asked
 from harness.changes import Changes
-from impls.nets import NetSpec
+from impls.nets import NetSpec, OptimiserSpec
 
 PROTOCOL_VERSION = 1
 """Raised whenever the same run would be trained, stopped or scored differently."""
@@ -58,8 +58,7 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON knows it."""
-        cell = self.cell
-        optimiser = fields.optimiser(cell.changes, cell.steps, self.learning_rate)
+        cell, optimiser = self.cell, self.cell.optimiser(self.learning_rate)
         return {
             "protocol_version": PROTOCOL_VERSION,
             "impl": cell.impl,
@@ -82,10 +81,10 @@ class Run:
     @property
     def row_key(self) -> str:
         """16 hexadecimal digits: one training, whoever asks for it."""
-        return digest(self.identity(), 16)
+        return _row_key(self.cell, self.role, self.seed, self.learning_rate)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """An arm on a task in a budget mode: a network, its grid of learning rates, its seeds."""
 
@@ -110,10 +109,15 @@ class Cell:
         mode = "" if self.mode == "as_is" else f" ({self.mode})"
         return f"{self.asked.task.name} {self.arm.name}{mode}"
 
-    @cached_property
+    @functools.cached_property
     def flops(self) -> int | None:
         """FLOP of a training step."""
         return budgets.flops(self.net, self.probe.batch, self.probe.steps)
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return budgets.params(self.net)
 
     @property
     def contrast(self) -> str:
@@ -121,26 +125,32 @@ class Cell:
         second = self.mode != "as_is" and self.arm.contrast == "primary"
         return "secondary" if second else self.arm.contrast
 
-    def open_runs(self, rows: Mapping[str, Mapping[str, Any]]) -> list[Run]:
-        """What can be trained now, given the newest final row of each row_key; empty = done.
+    def runs(self, rows: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+        """The trainings that are known to be wanted, given the final row of each row_key so far.
 
-        First the grid on tuning seeds, once more beyond an edge where the best rate lies there,
+        First the grid on tuning seeds, then one rate beyond an edge where the best one lies there,
         then the final seeds with the winner.
         """
-        rate, edge = fields.optimiser(self.changes, self.steps).learning_rate, None
+        rate, edge, tuning = self.optimiser().learning_rate, None, []
         if self.grid:
-            grid = self.grid
+            tuning = self._tuning(self.grid)
+            if _missing(tuning, rows):
+                return tuning
+            grid = rates.extended(self.grid, self._best(tuning, rows))
             tuning = self._tuning(grid)
-            if not (missing := [run for run in tuning if run.row_key not in rows]):
-                grid = rates.extended(grid, self._best(tuning, rows))
-                tuning = self._tuning(grid)
-                missing = [run for run in tuning if run.row_key not in rows]
-            if missing:
-                return missing
+            if _missing(tuning, rows):
+                return tuning
             rate = self._best(tuning, rows)
             edge = rate in (grid[0], grid[-1])
-        finals = [Run(self, "final", seed, rate, edge) for seed in self.final_seeds]
-        return [run for run in finals if run.row_key not in rows]
+        return [*tuning, *(Run(self, "final", seed, rate, edge) for seed in self.final_seeds)]
+
+    def open_runs(self, rows: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+        """What of `runs` can be trained now; empty = the cell is done."""
+        return _missing(self.runs(rows), rows)
+
+    def optimiser(self, learning_rate: float | None = None) -> OptimiserSpec:
+        """The optimiser of its trainings, with another learning rate than the baseline's."""
+        return fields.optimiser(self.changes, self.steps, learning_rate)
 
     def _tuning(self, grid: Sequence[float]) -> list[Run]:
         return [Run(self, "tune", seed, rate) for rate in grid for seed in self.tuning_seeds]
@@ -148,6 +158,16 @@ class Cell:
     def _best(self, tuning: Sequence[Run], rows: Mapping[str, Mapping[str, Any]]) -> float:
         tried = [(run.learning_rate, rows[run.row_key]) for run in tuning]
         return rates.best(tried, self.probe.chance, self.asked.task.higher_is_better)
+
+
+@functools.cache
+def _row_key(cell: Cell, role: str, seed: int, learning_rate: float) -> str:
+    """Asked for many times while a plan is trained, and slow to make."""
+    return digest(Run(cell, role, seed, learning_rate).identity(), 16)
+
+
+def _missing(runs: Sequence[Run], rows: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+    return [run for run in runs if run.row_key not in rows]
 
 
 def digest(value: object, digits: int) -> str:

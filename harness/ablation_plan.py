@@ -57,7 +57,7 @@ def registered(ablation: Ablation) -> dict[str, Any]:
             "target": one.target,
             "seeds": one.seeds,
             "arms": one.arms,
-            "options": sorted(one.options),
+            "options": {k: v for k, v in one.options.items() if k != "file"},
         }
         for one in ablation.tasks
     ]

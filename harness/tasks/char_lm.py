@@ -149,9 +149,7 @@ def _data(run_root: int, options: Options) -> TaskData:
             f"the text is too short: its smallest part has {smallest} characters, "
             f"{LANES * STEPS + 1} are needed (5 % of about 41,000); give a longer text"
         )
-    sets = {
-        part: _chunks(text.parts[part], evaluated) for part in ("validation", "test", "tuning")
-    }
+    sets = {part: _chunks(text.parts[part], evaluated) for part in ("validation", "test", "tuning")}
     size = len(text.alphabet)
     return TaskData(
         train=Reader(run_root, text.parts["train"]),

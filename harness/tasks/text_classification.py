@@ -134,9 +134,7 @@ def _corpus(options: Options) -> Corpus:
 
 def _data(run_root: int, options: Options) -> TaskData:
     corpus = _corpus(options)
-    sets = {
-        part: corpus.parts[part].batches(size=128) for part in ("validation", "test", "tuning")
-    }
+    sets = {part: corpus.parts[part].batches(size=128) for part in ("validation", "test", "tuning")}
     counts = np.bincount(corpus.parts["train"].labels)
     return TaskData(
         train=Feeder(run_root, corpus.parts["train"], task.batch_size),

@@ -18,7 +18,9 @@ def read(path: object) -> str:
     try:
         raw = Path(path).expanduser().read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"file {str(path)!r} does not exist; give the path of a text file") from None
+        raise UsageError(
+            f"file {str(path)!r} does not exist; give the path of a text file"
+        ) from None
     except OSError as error:
         raise UsageError(f"file {str(path)!r} cannot be read: {error.strerror}") from None
     if not raw.strip():
