@@ -11,6 +11,7 @@ import numpy as np
 
 from impls.contract import SpecError
 from impls.nets import Batch, NetSpec
+from impls.params import stream_hindrance
 
 
 def ready(net: NetSpec, batch: Batch) -> Batch:
@@ -54,8 +55,12 @@ def _check_inputs(net: NetSpec, batch: Batch) -> None:
     if len(shape) != 2 + len(own) or shape[2:] != own or min(shape) < 1:
         wanted = ", ".join(map(str, ("T", "B", *own)))
         raise SpecError(f"inputs of shape {shape}: {net.inputs!r} are [{wanted}], T and B above 0")
-    if batch.carry and net.core.bidirectional:
-        raise SpecError("carry = True: a reverse direction has no state to carry on")
+    if batch.carry:
+        reason = stream_hindrance(net.core)
+        if net.core.bidirectional:
+            reason = "a reverse direction starts at the end, which the next batch moves"
+        if reason:
+            raise SpecError(f"carry = True: {reason}")
 
 
 def _valid(name: str, lengths: np.ndarray | None, steps: int, rows: int) -> np.ndarray | None:

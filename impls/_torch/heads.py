@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from impls._torch.arrays import state_dtype
 from impls._torch.ops import valid_steps
 from impls._torch.stack import Tensors
 from impls.nets import NetSpec
@@ -40,19 +41,20 @@ def last(net: NetSpec, y: Tensor, lengths: Tensor | None) -> Tensor:
 
 def mean(y: Tensor, lengths: Tensor | None) -> Tensor:
     """[B, D*H]: the mean over valid steps."""
+    wide = state_dtype(y.dtype)
     if lengths is None:
-        return y.mean(0)
-    return y.sum(0) / lengths[:, None].to(y.dtype)
+        return y.mean(0, dtype=wide).to(y.dtype)
+    return (y.sum(0, dtype=wide) / lengths[:, None]).to(y.dtype)
 
 
 def attention(weight: Tensor, y: Tensor, lengths: Tensor | None) -> Tensor:
     """[B, D*H]: steps weighted by the softmax over valid steps of y . weight [D*H]."""
-    scores = y @ weight
+    scores = (y @ weight).to(state_dtype(y.dtype))
     if lengths is not None:
         padded = ~valid_steps(lengths, y.shape[0]).squeeze(2)
         scores = scores.masked_fill(padded, float("-inf"))
     shares = torch.softmax(scores, dim=0)
-    return (shares[..., None] * y).sum(0)
+    return (shares[..., None] * y).sum(0).to(y.dtype)
 
 
 def head(net: NetSpec, params: Tensors, features: Tensor) -> Tensor:

@@ -40,7 +40,16 @@ def build(spec: OptimiserSpec, parameters: list[Tensor]) -> torch.optim.Optimize
             parameters, rate, alpha=spec.smoothing, eps=spec.epsilon, weight_decay=decay
         )
     kind = torch.optim.Adam if spec.algorithm == "adam" else torch.optim.AdamW
-    return kind(parameters, rate, betas=spec.betas, eps=spec.epsilon, weight_decay=decay)
+    return kind(
+        parameters, rate, betas=spec.betas, eps=spec.epsilon, weight_decay=decay, fused=True
+    )
+
+
+def _slots(spec: OptimiserSpec) -> tuple[str, ...]:
+    """What the library keeps for each parameter once a step was made, by its own names."""
+    if spec.algorithm == "sgd":
+        return ("momentum_buffer",) if spec.momentum else ()
+    return ("square_avg",) if spec.algorithm == "rmsprop" else ("exp_avg", "exp_avg_sq")
 
 
 class Descent:
@@ -66,7 +75,9 @@ class Descent:
         """`parameter.<name>`, `optimiser.<slot>.<name>` and `count`, canonical names."""
         flat = self._flat
         slots = {"parameter": flat.master}
-        slots |= {f"optimiser.{slot}": state for slot, state in self._slots().items()}
+        if self.count:
+            state = self._optimiser.state[flat.master]
+            slots |= {f"optimiser.{slot}": state[slot] for slot in _slots(self._spec)}
         out = {"count": np.array([self.count], np.int64)}
         for slot, tensor in slots.items():
             named = flat.canonical(tensor)
@@ -77,29 +88,29 @@ class Descent:
         """Go on where the snapshot was taken.
 
         Raises:
-            SpecError: parameters of other names or shapes.
+            SpecError: parameters or optimiser states of other names or shapes.
         """
         flat, master = self._flat, self._flat.master
-        own = {name: tuple(value.shape) for name, value in flat.canonical(master).items()}
-        slots = sorted({n.split(".")[1] for n in snapshot if n.startswith("optimiser.")})
-        for slot in ("parameter", *(f"optimiser.{slot}" for slot in slots)):
-            check_arrays(snapshot, f"{slot}.", own)
         if "count" not in snapshot:
-            raise SpecError("not a snapshot of a trainer: it has no 'count'")
+            raise SpecError("not a snapshot of a trainer: it has no 'count' of steps")
+        count = int(snapshot["count"][0])
+        own = {name: tuple(value.shape) for name, value in flat.canonical(master).items()}
+        slots = _slots(self._spec) if count else ()
+        check_arrays(snapshot, "parameter.", own)
+        check_arrays(snapshot, "optimiser.", {f"{s}.{n}": own[n] for s in slots for n in own})
         with torch.no_grad():
             master.copy_(self._read(snapshot, "parameter"))
         flat.spread()
-        self.count = int(snapshot["count"][0])
+        self.count = count
         self._optimiser.state.clear()
-        if self.count and self._spec.algorithm != "sgd":
-            self._optimiser.state[master]["step"] = torch.tensor(float(self.count))
         for slot in slots:
             self._optimiser.state[master][slot] = self._read(snapshot, f"optimiser.{slot}")
-
-    def _slots(self) -> dict[str, Tensor]:
-        """The optimiser's own tensors of the master's shape, e.g. "exp_avg"."""
-        state = self._optimiser.state.get(self._flat.master, {})
-        return {n: t for n, t in state.items() if isinstance(t, Tensor) and t.ndim}
+        if slots and self._spec.algorithm != "sgd":
+            # The fused ones count on the parameters' device.
+            where = "cpu" if self._spec.algorithm == "rmsprop" else flat.device
+            self._optimiser.state[master]["step"] = torch.tensor(
+                float(count), dtype=torch.float32, device=where
+            )
 
     def _read(self, snapshot: Arrays, slot: str) -> Tensor:
         start = f"{slot}."

@@ -17,7 +17,8 @@ from impls._torch.stack import Core, Mask
 from impls.batches import ready
 from impls.contract import Arrays, Placement, SpecError
 from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Trainer
-from impls.snapshots import IDENTITY, check_identity, identity
+from impls.params import state_shapes
+from impls.snapshots import IDENTITY, check_arrays, check_identity, identity
 
 State = dict[str, Tensor]
 
@@ -77,12 +78,13 @@ class BaseTrainer:
             SpecError: a snapshot of another network or optimiser.
         """
         check_identity(snapshot, self._identity)
+        start = "carried."
+        carried = {n[len(start) :]: a for n, a in snapshot.items() if n.startswith(start)}
+        if carried:
+            rows = np.size(carried.get("t0", ()))
+            check_arrays(snapshot, start, state_shapes(self._net.core, rows) | {"t0": (rows,)})
         self._descent.restore(snapshot)
-        self._carried = {}
-        for name, value in snapshot.items():
-            what, _, state = name.partition(".")
-            if what == "carried":
-                self._carried[state] = self._state(state, value)
+        self._carried = {name: self._state(name, value) for name, value in carried.items()}
         self._loss = None
 
     def _state(self, name: str, value: np.ndarray) -> Tensor:
