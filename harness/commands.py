@@ -77,7 +77,7 @@ class Commands:
         if impl is not None:
             with contextlib.suppress(Exception):
                 card = impls.get(impl)
-                spec = ModelSpec(family=card.family, input_size=2, hidden_size=2)
+                spec = ModelSpec(family=card.family, input_size=8, hidden_size=8)
                 card.load(spec, (card.init or init)(spec, 0), Placement(device))
         gc.collect()
         gc.freeze()  # a later collection need not walk through all of a framework's modules

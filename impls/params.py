@@ -21,6 +21,10 @@ Shapes = dict[str, tuple[int, ...]]
 FAMILIES = ("qrnn", "lstm", "conv", "attention")
 INNER = 4
 """Width of a Transformer's inner layer in hidden sizes."""
+NORM_EPSILON = 1e-5
+"""Added to the variance by a Transformer's normalisations."""
+ROTARY_BASE = 10000.0
+"""Pair i of a head of size d is turned by t * ROTARY_BASE ** (-2 i / d) at step t."""
 
 
 def _known(spec: ModelSpec) -> None:

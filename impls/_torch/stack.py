@@ -22,9 +22,8 @@ Core = Callable[
 ]
 """core(spec, params, x, state, lengths, mask, layer, direction) -> (y, state).
 
-One recurrent layer in one direction. params: this layer's own ("z.weight" [K, C, H], ...); x
-[T, B, C] in natural time, finite everywhere; state: complete ("c" [B, H], "window"
-[K-1, B, C]); lengths [B] int64 or None; mask or None for evaluation. y is in natural time, zero
+One layer in one direction. params: this layer's own ("z.weight" [K, C, H], ...); x [T, B, C] in
+natural time, finite everywhere; state: complete ("c" [B, H], "window" [K-1, B, C]); lengths [B] int64 or None; mask or None for evaluation. y is in natural time, zero
 on padded steps.
 """
 
@@ -56,7 +55,8 @@ def zero_state(spec: ModelSpec, like: Tensor) -> dict[str, Tensor]:
 
 def _states(spec: ModelSpec) -> int:
     """How many states `state_shapes` names; a small call has no time to name them."""
-    each = 2 if spec.family == "lstm" or spec.kernel_width > 1 else 1
+    windows = spec.family in ("qrnn", "conv") and spec.kernel_width > 1
+    each = {"qrnn": 1, "lstm": 2}.get(spec.family, 0) + windows
     return spec.layers * len(spec.directions) * each
 
 

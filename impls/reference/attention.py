@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from impls.contract import Arrays, ModelSpec
+from impls.params import NORM_EPSILON, ROTARY_BASE
 from impls.reference.ops import product, valid_steps
 
 Grads = dict[str, np.ndarray]
-NORM_EPSILON = 1e-5
-ROTARY_BASE = 10000.0
 GELU_SCALE, GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
 
 
