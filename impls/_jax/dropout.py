@@ -1,38 +1,23 @@
-"""Inverted dropout whose masks follow from one 64-bit seed per training step."""
+"""Inverted dropout whose masks depend on a seed and a site alone, so that a resumed run repeats."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-Drop = Callable[[jax.Array, float, int], jax.Array]
-"""(value, rate, place) -> the value with a share `rate` of its elements zeroed.
 
-`place` numbers the places of a network, so that each draws a mask of its own.
-"""
-
-
-def dropout(value: jax.Array, rate: float, seed: jax.Array, place: int) -> jax.Array:
-    """Zero each element with probability `rate`, divide the others by 1 - rate.
+def dropout(x: jax.Array, probability: float, seed: jax.Array | None, site: int) -> jax.Array:
+    """x with elements zeroed with `probability` and the others divided by 1 - probability.
 
     Args:
-        seed: uint32 [2], `impls._jax.zoneout.words` of the 64-bit seed.
-        place: which of the network's masks this is.
+        seed: uint32 [2], `impls._jax.zoneout.words` of the training step's 64-bit seed; None =
+            evaluation, x itself.
+        site: place in the network, so that masks of one step differ; 0 = after the embedding,
+            l + 1 = after layer l.
     """
-    # The generator is named: its bits must not move with a default of JAX.
-    key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), place)
-    kept = jax.random.bernoulli(key, 1.0 - rate, value.shape)
-    return jnp.where(kept, value / (1.0 - rate), jnp.zeros((), value.dtype))
-
-
-def dropping(seed: jax.Array | None) -> Drop:
-    """Dropout with this step's seed; with None, evaluation, everything passes."""
-
-    def drop(value: jax.Array, rate: float, place: int) -> jax.Array:
-        if seed is None or rate == 0.0:
-            return value
-        return dropout(value, rate, seed, place)
-
-    return drop
+    if seed is None or probability == 0:
+        return x
+    # The generator is named, so that no default of JAX can move the masks.
+    key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), site)
+    kept = jax.random.bernoulli(key, 1 - probability, x.shape)
+    return jnp.where(kept, x / (1 - probability), jnp.zeros((), x.dtype))

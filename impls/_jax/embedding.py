@@ -1,4 +1,4 @@
-"""What goes into the stack: an embedding of tokens, dense features, or a bottleneck of hashes."""
+"""What the stack sees of a batch: embedded tokens, dense features, or a hashed bottleneck."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from impls._jax import ops
-from impls._jax.arrays import state_dtype
+from impls._jax.ops import matmul
 from impls._jax.stack import Tensors
 from impls.nets import NetSpec
 
-EPSILON = 1e-5
-"""Added to the variance in the bottleneck's layer normalisation."""
+LAYER_NORM_EPSILON = 1e-5
 
 
-def embed(net: NetSpec, params: Tensors, inputs: jax.Array, valid: jax.Array | None) -> jax.Array:
-    """The stack's input x [T, B, C].
+def embed(net: NetSpec, params: Tensors, inputs: jax.Array) -> jax.Array:
+    """The first layer's input [T, B, C].
 
     Args:
-        inputs: int32 [T, B] of "tokens", else [T, B, F]; padded steps may hold anything.
-        valid: bool [T, B, 1], or None where every step is valid.
+        params: by canonical name, see `impls.net_params`.
+        inputs: int32 [T, B] for "tokens", [T, B, F] in the weights' dtype otherwise; finite.
     """
     if net.inputs == "tokens":
-        known = inputs if valid is None else jnp.where(valid[..., 0], inputs, 0)
-        return params["embedding.weight"][known]
-    features = ops.where_valid(valid, inputs)
-    return features if net.inputs == "dense" else bottleneck(params, features)
+        return params["embedding.weight"][inputs]
+    if net.inputs == "hashed":
+        return bottleneck(params, inputs)
+    return inputs
 
 
 def bottleneck(params: Tensors, features: jax.Array) -> jax.Array:
-    """pQRNN's bottleneck: [T, B, F] -> [T, B, C], a product and layer normalisation over C."""
-    weight = params["bottleneck.weight"]
-    total = ops.matmul(features.astype(weight.dtype), weight, ((2,), (0,)))
-    total = total + params["bottleneck.bias"]
-    centred = total - jnp.mean(total, axis=2, keepdims=True)
+    """[T, B, C]: features [T, B, F] multiplied and layer-normalised over C, in their own dtype.
+
+    pQRNN's bottleneck (seq_flow_lite in tensorflow/models) without its quantisation.
+    """
+    flat = matmul(features, params["bottleneck.weight"], ((2,), (0,)))
+    pre = flat + params["bottleneck.bias"]
+    centred = pre - jnp.mean(pre, axis=2, keepdims=True)
     variance = jnp.mean(centred * centred, axis=2, keepdims=True)
-    normal = centred * lax.rsqrt(variance + jnp.asarray(EPSILON, state_dtype(total.dtype)))
+    normal = centred * lax.rsqrt(variance + LAYER_NORM_EPSILON)
     scaled = normal * params["bottleneck.scale"] + params["bottleneck.shift"]
-    return scaled.astype(weight.dtype)
+    return scaled.astype(features.dtype)

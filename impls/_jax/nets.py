@@ -1,75 +1,69 @@
-"""A whole network around a core as one pure function of parameters and a batch."""
+"""A network as one function of parameters and a batch: embedding, stack, readout, head."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from impls._jax import heads, ops
-from impls._jax.dropout import dropping
+from impls._jax.arrays import device_of, dtype_of, state_dtype, to_device
+from impls._jax.dropout import dropout
 from impls._jax.embedding import embed
+from impls._jax.heads import head, readout
 from impls._jax.stack import Core, Mask, Tensors, stack
-from impls.nets import NetSpec
+from impls.contract import Placement
+from impls.nets import Batch, NetSpec
 
 
-class Given(NamedTuple):
-    """A batch on the device.
-
-    Attributes:
-        inputs: int32 [T, B] of tokens, else [T, B, F].
-        state: the stack's states at the start, complete.
-        lengths: int32 [B] or None.
-        mask: of zoneout; None in evaluation and where nothing is held.
-        dropout: uint32 [2], this step's seed; None in evaluation.
-    """
+class Feed(NamedTuple):
+    """A batch that is `impls.batches.ready`, on the device."""
 
     inputs: jax.Array
-    state: Tensors
-    lengths: jax.Array | None = None
-    mask: Mask | None = None
-    dropout: jax.Array | None = None
-
-
-class Wanted(NamedTuple):
-    """What a batch asks for: targets as `heads.loss` takes them, weights [T, B] or None."""
-
     targets: jax.Array
-    weights: jax.Array | None = None
+    lengths: jax.Array | None
+    weights: jax.Array | None
 
 
-@dataclass(frozen=True)
-class Network:
-    """Embedding, stack and head; two equal networks are the same function."""
+def feed(net: NetSpec, batch: Batch, placement: Placement) -> Feed:
+    """Move a batch that is `ready` to the device, in the formats the network takes.
 
-    core: Core
-    net: NetSpec
+    Only enqueued: nothing here waits for the device.
+    """
+    device, dtype = device_of(placement), dtype_of(placement)
+    wide, whole = state_dtype(dtype), np.dtype(np.int32)
 
-    def __call__(self, params: Tensors, given: Given) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits or values [B, O] or [T, B, O], and the stack's final states."""
-        net, lengths = self.net, given.lengths
-        drop = dropping(given.dropout)
-        valid = None if lengths is None else ops.valid_steps(lengths, given.inputs.shape[0])
-        x = drop(embed(net, params, given.inputs, valid), net.dropout_input, 0)
+    def array(given: np.ndarray | None, dtype: np.dtype) -> jax.Array | None:
+        return None if given is None else to_device(given, dtype, device)
 
-        def between(y: jax.Array, layer: int) -> jax.Array:
-            return drop(y, net.dropout, 1 + layer)
+    inputs = to_device(batch.inputs, whole if net.inputs == "tokens" else dtype, device)
+    targets = to_device(batch.targets, whole if net.loss == "cross_entropy" else wide, device)
+    return Feed(inputs, targets, array(batch.lengths, whole), array(batch.weights, wide))
 
-        y, final = stack(
-            self.core, net.core, params, x, given.state, lengths, given.mask, between=between
-        )
-        if net.head == "sequence":
-            y = heads.readout(net, params, y, lengths, valid)
-        return heads.head(net, params, drop(y, net.dropout, net.core.layers)), final
 
-    def loss(
-        self, params: Tensors, given: Given, wanted: Wanted
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Mean loss over what counts, and the stack's final states."""
-        outputs, final = self(params, given)
-        weights = wanted.weights
-        if self.net.head == "steps" and given.lengths is not None:
-            valid = ops.valid_steps(given.lengths, given.inputs.shape[0])[..., 0]
-            weights = valid.astype(outputs.dtype) if weights is None else weights * valid
-        return heads.loss(self.net, outputs, wanted.targets, weights), final
+def forward(
+    core: Core,
+    net: NetSpec,
+    params: Tensors,
+    given: Feed,
+    state: Tensors,
+    mask: Mask | None = None,
+    seed: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Outputs [B, O] or [T, B, O] and final states by full name.
+
+    Args:
+        state: initial states by full name; what is absent starts at zero.
+        mask: the zoneout mask's seed, rows and t0; None = evaluation.
+        seed: of dropout; None = evaluation.
+    """
+    x = dropout(embed(net, params, given.inputs), net.dropout_input, seed, 0)
+
+    def between(y: jax.Array, layer: int) -> jax.Array:
+        return dropout(y, net.dropout, seed, layer + 1)
+
+    lengths = given.lengths
+    y, finals = stack(core, net.core, params, x, state, lengths, mask, between)
+    features = readout(net, params, y, lengths) if net.head == "sequence" else y
+    features = dropout(features, net.dropout, seed, net.core.layers)
+    return head(net, params, features), finals
