@@ -32,16 +32,17 @@ class TaskData:
         test: the set that is reported.
         tuning: the set that a learning-rate grid looks at, and nothing else.
         score: the task's metric of `Trainer.outputs` over the same batches in the same order.
-        sha256: of the task's name, version and evaluation sets.
+        sha256: of the task's name, version and evaluation sets (which may make a batch only when
+            it is asked for).
         net: NetSpec's fields without `core`; `Task.net` with the sizes that the data decide.
         chance: score of a guess that ignores the input, on these data.
         text: symbols of an output as text, where the task has any.
     """
 
     train: Callable[[int], Batch]
-    validation: list[Batch]
-    test: list[Batch]
-    tuning: list[Batch]
+    validation: Sequence[Batch]
+    test: Sequence[Batch]
+    tuning: Sequence[Batch]
     score: Score
     sha256: str
     net: dict[str, Any]

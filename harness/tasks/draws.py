@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 from zlib import crc32
@@ -71,7 +71,7 @@ def _arrays(batches: Sequence[Batch]) -> Iterator[tuple[str, np.ndarray]]:
                 yield part.name, np.asarray(value)
 
 
-def fingerprint(name: str, version: int, sets: Any) -> str:
+def fingerprint(name: str, version: int, sets: Iterable[Sequence[Batch]]) -> str:
     """sha256 of a task's name, version and the arrays of its evaluation sets, in order."""
     digest = hashlib.sha256(f"{name} {version}".encode())
     for batches in sets:
@@ -79,6 +79,16 @@ def fingerprint(name: str, version: int, sets: Any) -> str:
         for part, value in _arrays(batches):
             digest.update(f"{part} {value.dtype.str} {value.shape}".encode())
             digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def digest_of(name: str, version: int, sets: Iterable[Iterable[str]]) -> str:
+    """sha256 of a task's name, version and evaluation sets that are given as lines of text."""
+    digest = hashlib.sha256(f"{name} {version}".encode())
+    for lines in sets:
+        digest.update(b"set")
+        for line in lines:
+            digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
 
 

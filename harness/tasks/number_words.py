@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -82,13 +82,14 @@ def text(symbols: Sequence[int]) -> str:
     return "".join(ENGLISH[s - FIRST] for s in symbols if s >= FIRST)
 
 
-def batch(numbers: Sequence[int], source_steps: int = 0, target_steps: int = 0) -> Batch:
+def batch(numbers: Iterable[int], source_steps: int = 0, target_steps: int = 0) -> Batch:
     """German words of these integers as inputs [T, B], English ones with end mark as targets.
 
     T and U are at least the steps given.
     """
-    german = [words(int(n), "de") for n in numbers]
-    english = [words(int(n), "en") for n in numbers]
+    chosen = [int(number) for number in numbers]
+    german = [words(number, "de") for number in chosen]
+    english = [words(number, "en") for number in chosen]
     lengths = np.array([len(line) for line in german], np.int64)
     ends = np.array([len(line) + 1 for line in english], np.int64)
     return Batch(
@@ -105,12 +106,12 @@ def _rounded(steps: int) -> int:
 
 @cache
 def _evaluation(part: str) -> tuple[Batch, ...]:
-    numbers = sorted(parts()[part], key=lambda n: (len(words(int(n), "de")), n))
+    numbers = sorted(parts()[part].tolist(), key=lambda n: (len(words(n, "de")), n))
     out = []
     for at in range(0, len(numbers), 128):
         chosen = numbers[at : at + 128]
-        source = max(len(words(int(n), "de")) for n in chosen)
-        target = max(len(words(int(n), "en")) for n in chosen) + 1
+        source = max(len(words(number, "de")) for number in chosen)
+        target = max(len(words(number, "en")) for number in chosen) + 1
         out.append(batch(chosen, _rounded(source), _rounded(target)))
     return tuple(out)
 

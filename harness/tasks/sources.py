@@ -159,6 +159,6 @@ def _downloaded(file: File, cache_folder: str | None) -> bytes:
             file.url, file.known_hash, fname=file.local.replace("/", "-"), path=folder
         )
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        reason = str(error).splitlines()[0][:160]
+        reason = "another content came" if "hash of" in str(error) else type(error).__name__
         raise UsageError(f"{file.url} cannot be downloaded ({reason}); {place}") from None
     return Path(path).read_bytes()

@@ -39,8 +39,9 @@ class Ternary:
         if features % 4:
             raise UsageError(f"features = {features}: give a multiple of 4, four fit a byte")
         self.features = features
+        self._names = [""]  # row 0: padding, all features 0
         self._row = {"": 0}
-        self._packed = [bytes(features // 4)]  # row 0: padding, all features 0
+        self._packed = [bytes(features // 4)]
         self._table: np.ndarray | None = None
 
     def rows(self, tokens: Iterable[str]) -> np.ndarray:
@@ -51,9 +52,14 @@ class Ternary:
             if row is None:
                 row = self._row[token] = len(self._packed)
                 self._packed.append(packed(token, self.features))
+                self._names.append(token)
                 self._table = None
             out.append(row)
         return np.array(out, np.int64)
+
+    def tokens(self, rows: np.ndarray) -> list[str]:
+        """The tokens of these rows."""
+        return [self._names[row] for row in rows]
 
     def batch(self, sequences: Sequence[np.ndarray], steps: int) -> np.ndarray:
         """Float32 [steps, B, features] of sequences of rows; padded steps are zero."""
@@ -63,4 +69,5 @@ class Ternary:
         rows = np.zeros((steps, len(sequences)), np.int64)
         for column, sequence in enumerate(sequences):
             rows[: len(sequence), column] = sequence
-        return _OF_BYTE[self._table[rows]].reshape(steps, len(sequences), self.features)
+        features: np.ndarray = _OF_BYTE[self._table[rows]]
+        return features.reshape(steps, len(sequences), self.features)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from harness.errors import UsageError, nearest
 from harness.tasks import Options, Task, TaskData, labelled
-from harness.tasks.draws import accuracy, fingerprint, stream
-from harness.tasks.ternary import Ternary
+from harness.tasks.draws import accuracy, digest_of, stream
+from harness.tasks.ternary import PREFIX, Ternary
 from impls.nets import Batch
 
 FEATURES = 512
-MOST_TOKENS = 256
+MOST_TOKENS, EVALUATED = 256, 2048
 ROUND = 8
 """Batches are as long as their longest text, rounded up to this: few shapes, little padding."""
 POOL = 16
@@ -45,10 +46,24 @@ class Encoded:
         steps = -(-int(lengths.max()) // ROUND) * ROUND
         return Batch(self.table.batch(rows, steps), self.labels[chosen], lengths=lengths)
 
-    def batches(self, size: int) -> list[Batch]:
-        """All examples, the shortest first."""
-        order = np.argsort([len(row) for row in self.rows], kind="stable")
-        return [self.batch(order[at : at + size]) for at in range(0, len(order), size)]
+
+class Evaluation(Sequence[Batch]):
+    """Batches of all examples, the shortest first, each made when it is asked for."""
+
+    def __init__(self, examples: Encoded, size: int) -> None:
+        self._examples = examples
+        order = np.argsort([len(row) for row in examples.rows], kind="stable")
+        self._chosen = [order[at : at + size] for at in range(0, len(order), size)]
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._chosen)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One batch, or a list of them."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._examples.batch(self._chosen[index])
 
 
 @dataclass(frozen=True)
@@ -58,14 +73,25 @@ class Corpus:
     parts: dict[str, Encoded]
     labels: tuple[str, ...]
 
+    def lines(self, part: str) -> Iterator[str]:
+        """What the evaluation set of this name is made of, for the hash."""
+        mine = self.parts[part]
+        yield f"{part} {self.labels} {FEATURES} {PREFIX!r}"
+        for rows, label in zip(mine.rows, mine.labels, strict=True):
+            yield f"{label} {' '.join(mine.table.tokens(rows))}"
 
-def encode(parts: labelled.Parts, most_tokens: int) -> Corpus:
-    """Texts as rows of one feature table, cut after `most_tokens` (0 = never)."""
+
+def encode(parts: labelled.Parts, most_tokens: int, evaluated: int) -> Corpus:
+    """Texts as rows of one feature table, cut after `most_tokens` (0 = never).
+
+    Of each evaluation set the first `evaluated` examples are taken (0 = all).
+    """
     table = Ternary(FEATURES)
     names = sorted({example.label for example in parts["train"]})
     number = {name: i for i, name in enumerate(names)}
     encoded = {}
-    for part, examples in parts.items():
+    for part, every in parts.items():
+        examples = every if part == "train" else every[: evaluated or None]
         texts = [tokens(example.text)[: most_tokens or None] or ["?"] for example in examples]
         labels = np.array([number[example.label] for example in examples], np.int64)
         encoded[part] = Encoded(table, [table.rows(text) for text in texts], labels)
@@ -73,8 +99,8 @@ def encode(parts: labelled.Parts, most_tokens: int) -> Corpus:
 
 
 @cache
-def _known(name: str, most_tokens: int) -> Corpus:
-    return encode(labelled.known(name), most_tokens)
+def _known(name: str, most_tokens: int, evaluated: int) -> Corpus:
+    return encode(labelled.known(name), most_tokens, evaluated)
 
 
 class Feeder:
@@ -108,43 +134,42 @@ class Feeder:
         return generator.permutation(chosen.reshape(self.per_epoch, self.batch_size))
 
 
-def _most_tokens(options: Options) -> int:
-    value = options.get("most_tokens", MOST_TOKENS)
+def _number(options: Options, name: str, default: int) -> int:
+    value = options.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"most_tokens = {value!r}: give a whole number, 0 for whole texts")
+        raise UsageError(f"{name} = {value!r}: give a whole number, 0 for no limit")
     return value
 
 
 def _corpus(options: Options) -> Corpus:
-    most = _most_tokens(options)
+    limits = _number(options, "most_tokens", MOST_TOKENS), _number(options, "evaluated", EVALUATED)
     if "file" in options and "source" in options:
         raise UsageError("task 'text_classification': give either file or source, not both")
     if "file" in options:
-        if not isinstance(options["file"], (str, Path)):
-            raise UsageError(f"file = {options['file']!r}: give the path of a text file")
-        return encode(labelled.of_file(options["file"]), most)
+        return encode(labelled.of_file(options["file"]), *limits)
     source = options.get("source", "snips")
     if source not in labelled.KNOWN:
         raise UsageError(
             f"source = {source!r}: allowed are {', '.join(labelled.KNOWN)}"
             f"{nearest(source, labelled.KNOWN)}; or file"
         )
-    return _known(str(source), most)
+    return _known(str(source), *limits)
 
 
 def _data(run_root: int, options: Options) -> TaskData:
     corpus = _corpus(options)
-    sets = {part: corpus.parts[part].batches(size=128) for part in ("validation", "test", "tuning")}
-    counts = np.bincount(corpus.parts["train"].labels)
+    parts = ("validation", "test", "tuning")
+    sets = {part: Evaluation(corpus.parts[part], size=128) for part in parts}
+    commonest = np.bincount(corpus.parts["train"].labels).argmax()
     return TaskData(
         train=Feeder(run_root, corpus.parts["train"], task.batch_size),
         validation=sets["validation"],
         test=sets["test"],
         tuning=sets["tuning"],
         score=accuracy,
-        sha256=fingerprint(task.name, VERSION, sets.values()),
+        sha256=digest_of(task.name, VERSION, (corpus.lines(part) for part in parts)),
         net=task.net | {"outputs": len(corpus.labels)},
-        chance=float((corpus.parts["test"].labels == counts.argmax()).mean()),
+        chance=float((corpus.parts["test"].labels == commonest).mean()),
     )
 
 
@@ -170,6 +195,7 @@ task = Task(
     options={
         "file": "path of a .jsonl (text, label) or .tsv (label, tab, text) file",
         "source": "known set: snips (default) or imdb, from $QUASIBENCH_DATA or the web",
+        "evaluated": f"most examples of each evaluation set (default {EVALUATED}; 0 = all)",
         "most_tokens": f"texts are cut after this many tokens (default {MOST_TOKENS}; 0 = never)",
     },
     recipe={
