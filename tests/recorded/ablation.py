@@ -98,7 +98,8 @@ def write_ablation(
                     rows.append(_failed(row, *mishap) if mishap else row)
                     curves += [] if mishap else [curve]
     for name, lines in (("ablation", rows), ("curves", curves)):
-        text = "".join(json.dumps(line | {"schema_version": 1}) + "\n" for line in lines)
+        same = {"schema_version": 1, "plan_hash": registered["plan_hash"]}
+        text = "".join(json.dumps(line | same) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text)
     return folder
 
@@ -126,7 +127,7 @@ def _run(
     reached = [step for step, value in zip(steps, test, strict=True) if value >= target]
     name = f"lstm_{framework}" if arm == "lstm" else impl
     row = {
-        "record": "accuracy", "run_id": "made-up", "plan_hash": "0123456789ab", "row_key": key,
+        "record": "accuracy", "run_id": "made-up", "row_key": key,
         "impl": name, "framework": framework, "device": "cpu", "threads": 1, "dtype": "float32",
         "task": task, "task_version": 1, "data_sha256": _digest(task, 64), "arm": arm,
         "changes": changes, "contrast": contrast, "budget_mode": "as_is", "hidden_size": 64,
