@@ -22,6 +22,9 @@ WORDS = {
     UNINFORMATIVE: "uninformative at this budget",
 }
 
+TURNED = {BETTER: "worse", WORSE: "better", NONE: "equally"}
+"""Verdicts from the reference's side."""
+
 
 def signed(value: float) -> str:
     """Points with their sign, e.g. "+20.8", "−3.0"; two decimals below a tenth."""
@@ -220,7 +223,7 @@ def _short(arm: Arm, seeds: object) -> str:
     if missing <= 0:
         return ""
     why = sorted(set(arm.unavailable))
-    return f"{arm.task.name}, {arm.name}: {seeds - len(arm.scores)} of {seeds} seeds" + (
+    return f"{arm.task.name}, {arm.name}: {missing} of {seeds} seeds" + (
         f" ({listing(why)})" if why else ""
     )
 
