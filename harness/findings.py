@@ -27,9 +27,10 @@ TURNED = {BETTER: "worse", WORSE: "better", NONE: "equally"}
 
 
 def signed(value: float) -> str:
-    """Points with their sign, e.g. "+20.8", "−3.0"; two decimals below a tenth."""
-    places = 1 if abs(value) >= 0.095 or value == 0.0 else 2
-    return f"{value:+.{places}f}".replace("-", "−")
+    """Points with their sign, e.g. "+20.8", "−3.0"; two decimals below a tenth, "0" for nothing."""
+    if abs(value) < 0.005:
+        return "0"
+    return f"{value:+.{1 if abs(value) >= 0.095 else 2}f}".replace("-", "−")
 
 
 def bracketed(found: Paired | Estimate) -> str:
@@ -94,7 +95,7 @@ def _told(verdict: str, own: list[Contrast]) -> str:
 def _higher(found: Paired | None) -> str:
     if found is None:
         return ABSENT
-    if found.mean == 0.0:
+    if abs(found.mean) < 0.005:
         return "the same"
     return f"{signed(found.mean)[1:]} points {'higher' if found.mean > 0 else 'lower'}"
 

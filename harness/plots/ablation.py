@@ -88,19 +88,28 @@ def _board(made: Sequence[Contrast]) -> str:
     rows = []
     for label, kind in dict.fromkeys((one.label, one.kind) for one in made):
         own = "".join(_cell(cells.get((label, task))) for task in tasks)
-        aside = "" if kind == "primary" else ' <span class="aside">secondary</span>'
+        one = next(one for one in made if one.label == label)
+        what = _changes(one) + ("" if kind == "primary" else ", secondary")
+        aside = f'<br><span class="aside">{escape(what.lstrip(", "))}</span>'
         rows.append(f'<tr><th scope="row">{escape(label)}{aside}</th>{own}</tr>')
     head = "".join(f'<th scope="col">{escape(task)}</th>' for task in tasks)
     reference = {one.arm.task.name: one.reference for one in made}
     means = "".join(f"<td>{reference[task].mean:.1f}</td>" for task in tasks)
     words = list(dict.fromkeys(one.verdict for one in made if one.verdict in SIGNS))
     key = " · ".join(f"{SIGNS[word]} {MEANINGS[word]}" for word in SIGNS if word in words)
+    counted = any("count as chance" in remark for one in made for remark in one.remarks)
+    failed = " * with runs that failed and count as chance." * counted
     return (
         '<div class="scroll board" tabindex="0" role="region" aria-label="verdicts"><table>'
         f"<thead><tr><th>arm − reference, points</th>{head}</tr></thead><tbody>{''.join(rows)}"
         f'<tr class="soft"><th scope="row">score of the reference</th>{means}</tr></tbody></table>'
-        f'</div><p class="note">{escape(key)}. Brackets: 95 % intervals.</p>'
+        f'</div><p class="note">{escape(key)}. Brackets: 95 % intervals.{failed}</p>'
     )
+
+
+def _changes(one: Contrast) -> str:
+    found = next(iter(one.arm.rows.values())).get("changes") or {}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items())
 
 
 def _cell(one: Contrast | None) -> str:

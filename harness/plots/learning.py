@@ -17,11 +17,11 @@ from harness.accuracy import Ablation, TaskFacts
 from harness.files import Row
 from harness.outcomes import Arm, Subject
 from harness.plots import figure, tables
-from harness.plots.ablation import NOTHING, RED
+from harness.plots.ablation import BLUE, NOTHING, RED
 from harness.summary import count, listing, number
 
-WIDTH, HEIGHT = 1.72, 1.62
-"""Inches of a panel: two stand side by side on a phone."""
+WIDTH, HEIGHT = 1.5, 1.5
+"""Inches of a panel: two stand side by side on a phone, eight on a desk."""
 Curve = tuple[np.ndarray, np.ndarray]
 Draw = Callable[[Ablation, Subject, list[Arm]], str]
 
@@ -47,22 +47,24 @@ def learning_rates(study: Ablation) -> figure.Html:
 
 def steps_to_target(study: Ablation) -> figure.Html:
     """Runs that reached the target, and the median of steps; one that never did is infinite."""
-    lines = []
+    lines: dict[tuple[str, str], dict[str, str]] = {}
     for subject in outcomes.subjects(study):
         for (task, _, mode), arm in outcomes.arms(study, subject).items():
             facts, steps = study.tasks[task], arm.steps_to_target()
             if facts.target is None or not steps:
                 continue
-            middle = float(np.median(steps))
-            lines.append(
-                {
-                    "task": f"{task}, target {facts.points(facts.target):.0f} points",
-                    "arm": arm.name if mode == "as_is" else f"{arm.name} ({mode})",
-                    "reached by": f"{sum(map(math.isfinite, steps))} of {len(steps)}",
-                    "median steps": number(middle) if math.isfinite(middle) else "never",
-                }
-            )
-    return figure.Html(tables.table(pd.DataFrame(lines)) if lines else NOTHING)
+            middle, reached = float(np.median(steps)), sum(map(math.isfinite, steps))
+            median = f", median {number(middle)}" if math.isfinite(middle) else ""
+            name = arm.name if mode == "as_is" else f"{arm.name} ({mode})"
+            line = lines.setdefault((subject.name, name), {"arm": name})
+            column = f"{task}, target {facts.points(facts.target):.0f} points"
+            line[column] = f"{reached} of {len(steps)}{median}"
+    if not lines:
+        return figure.Html(NOTHING)
+    frame = pd.DataFrame(lines.values()).fillna("–")
+    if len(names := [who for who, _ in lines]) and len(set(names)) > 1:
+        frame.insert(0, "implementation", names)
+    return figure.Html(tables.table(frame), figure.csv_link(frame, "steps-to-target"))
 
 
 def _by_task(study: Ablation, draw: Draw) -> figure.Html:
@@ -79,14 +81,15 @@ def _by_task(study: Ablation, draw: Draw) -> figure.Html:
 def _learning_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
     lines = {arm.name: _curves(study, arm) for arm in own}
     reference = next((arm.name for arm in own if arm.kind == "reference"), None)
-    looks, panels, data = figure.palette([arm.name for arm in own]), [], []
+    panels: list[str] = []
+    data: list[dict[str, Any]] = []
     low, high = _span(own[0].task, [curve for found in lines.values() for curve in found.values()])
     for arm in own:
         with figure.drawing(WIDTH, HEIGHT) as canvas:
             axes = canvas.subplots()
             if reference is not None and arm.name != reference:
                 _lines(axes, lines[reference], figure.GREY)
-            _lines(axes, lines[arm.name], looks[arm.name][0])
+            _lines(axes, lines[arm.name], BLUE)
             for seed, status in arm.failed.items():
                 last = arm.rows[seed].get("steps_done") or 1
                 axes.plot(max(1, last), arm.task.chance_points, "x", color=RED, markersize=6)
@@ -104,7 +107,11 @@ def _learning_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
         name = figure.slug("curve", subject.name, arm.task.name, arm.name)
         panels.append(figure.panel(canvas, name, words))
     name = figure.slug("curves", subject.name, own[0].task.name)
-    return figure.row(panels) + figure.csv_link(pd.DataFrame(data), name)
+    return _small(panels) + figure.csv_link(pd.DataFrame(data), name)
+
+
+def _small(panels: list[str]) -> str:
+    return figure.row(panels).replace('class="panels"', 'class="panels small"', 1)
 
 
 def _curves(study: Ablation, arm: Arm) -> dict[int, Curve]:
@@ -160,7 +167,7 @@ def _log_steps(axes: Axes) -> None:
 
 def _rates_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
     tuned = [_tuning(study, arm) for arm in own]
-    looks, panels = figure.palette([arm.name for arm in own]), []
+    panels = []
     values = [float(row["points"]) for table in tuned for row in table]
     if not values:
         return "<p>No learning rate was tuned on this task.</p>"
@@ -174,14 +181,14 @@ def _rates_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
         with figure.drawing(WIDTH, HEIGHT) as canvas:
             axes = canvas.subplots()
             means = frame.groupby("learning_rate")["points"].mean()
-            colour = looks[arm.name][0]
-            axes.plot(means.index, means, color=colour, linewidth=1.5)
+            axes.plot(means.index, means, color=BLUE, linewidth=1.5)
             for ok, group in frame.groupby(frame["status"] == "ok"):
                 axes.scatter(group["learning_rate"], group["points"], s=14, linewidths=1,
-                             marker="o" if ok else "x", color=colour if ok else RED)  # fmt: skip
+                             marker="o" if ok else "x", color=BLUE if ok else RED)  # fmt: skip
             for rate in chosen & set(means.index):
                 axes.axvline(rate, color=figure.GREY, linewidth=5, alpha=0.35)
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_ylim(min(values) - edge, max(values) + edge)
             axes.set(
@@ -195,7 +202,7 @@ def _rates_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
         panels.append(figure.panel(canvas, name, words))
     data = pd.DataFrame([row for table in tuned for row in table])
     name = figure.slug("rates", subject.name, own[0].task.name)
-    return figure.row(panels) + figure.csv_link(data, name)
+    return _small(panels) + figure.csv_link(data, name)
 
 
 def _tuning(study: Ablation, arm: Arm) -> list[dict[str, Any]]:

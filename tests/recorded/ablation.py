@@ -90,7 +90,8 @@ def write_ablation(
     for impl in impls:
         for task in tasks:
             for arm, what in arms.items():
-                jobs = [("final", seed, 8e-3) for seed in range(seeds)]
+                best = 6e-2 if rates and arm == "k1" else 8e-3
+                jobs = [("final", seed, best) for seed in range(seeds)]
                 jobs += [("tune", 1000 + s, rate) for rate in rates for s in range(2)]
                 for role, seed, rate in jobs:
                     row, curve = _run(impl, task, arm, what, (role, seed, rate), scores, rates)
@@ -118,7 +119,7 @@ def _run(
     mean, spread = scores[task].get(arm, scores[task]["baseline"])
     final = mean + spread * (0.5 * common + 0.85 * own.standard_normal())
     if role == "tune":
-        final -= 0.25 * mean * np.log10(rate / 8e-3) ** 2
+        final -= 0.25 * mean * np.log10(rate / (6e-2 if arm == "k1" else 8e-3)) ** 2
     chance, target = TASKS[task]["chance"], TASKS[task]["target"]
     final = float(np.clip(final, chance, 1.0))
     steps = [int(s) for s in np.unique(np.geomspace(8, 350, 12).round())]
