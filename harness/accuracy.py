@@ -3,22 +3,21 @@
 `ablation.jsonl` has one line per run, `curves.jsonl` one per run with its evaluations, and
 `manifest["ablation"]` the plan as it was registered:
 
-    plan_hash, command (what runs it again), deviations (sentences),
-    plan: {seeds, baseline: {...}, arms: {arm: {changes, contrast, about?}}, budget_modes: [...],
-           tasks: {task: {version, about, metric, higher_is_better, chance, ceiling, target,
-                          good, bad}}}
+    name, impl, plan_hash, deviations (sentences),
+    registered: {seeds, baseline: {field: value}, learning_rates,
+                 arms: [{name, changes, contrast, tasks}], tasks: [{name, seeds, arms}]},
+    tasks: {task: {about, version, metric, higher_is_better, chance, ceiling, target, good, bad}}
 
-Readers ignore further keys; what a manifest leaves out is null or taken from the rows. Needs no
-table library: the engine resumes from this module too.
+where `good` and `bad` name arms. Readers ignore further keys. Needs no table library.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness import files
 from harness.errors import UsageError
@@ -38,7 +37,7 @@ class TaskFacts:
         chance, ceiling: the metric of a guess and of a perfect answer; of errors the ceiling is
             the lower number.
         target: the metric that counts as learned (steps to target).
-        good, bad: changes of the baseline that are known to learn it and not to; None = unknown.
+        good, bad: names of the arms that are known to learn it and not to; None = not trained.
     """
 
     name: str
@@ -47,8 +46,8 @@ class TaskFacts:
     chance: float = 0.0
     ceiling: float = 1.0
     target: float | None = None
-    good: Mapping[str, Any] | None = None
-    bad: Mapping[str, Any] | None = None
+    good: str | None = None
+    bad: str | None = None
     about: str = ""
     version: int | None = None
 
@@ -86,8 +85,36 @@ class Ablation:
 
     @property
     def plan(self) -> Row:
-        """The registered plan itself, {} where the manifest holds none."""
-        return dict(self.planned.get("plan") or {})
+        """What was registered, {} where the manifest holds nothing of it."""
+        return dict(self.planned.get("registered") or {})
+
+    @property
+    def baseline(self) -> Row:
+        """Every field of the reference arm; {} where unknown."""
+        return dict(self.plan.get("baseline") or {})
+
+    @property
+    def arms(self) -> dict[str, Row]:
+        """The planned arms by name, the reference first."""
+        return {str(arm["name"]): arm for arm in self.plan.get("arms") or ()}
+
+    def seeds(self, task: str) -> int | None:
+        """How many final seeds are planned on a task; None where unknown."""
+        return self._asked(task).get("seeds", self.plan.get("seeds"))
+
+    def trained(self, task: str) -> list[str]:
+        """Names of the arms that the plan trains on a task."""
+        chosen = self._asked(task).get("arms")
+        return [
+            name for name, arm in self.arms.items()
+            if task in (arm.get("tasks") or [task])
+            and (chosen is None or name in chosen or arm.get("contrast") == "reference"
+                 or arm.get("tasks"))
+        ]  # fmt: skip
+
+    def _asked(self, task: str) -> Row:
+        found = [one for one in self.plan.get("tasks") or () if one.get("name") == task]
+        return dict(found[0]) if found else {}
 
 
 def load(folder: str | Path) -> Ablation:
@@ -100,7 +127,7 @@ def load(folder: str | Path) -> Ablation:
     rows, notes = newest(folder / ROWS)
     curves, more = newest(folder / CURVES)
     planned = _planned(folder / "manifest.json")
-    said = (planned.get("plan") or {}).get("tasks") or {}
+    said = planned.get("tasks") or {}
     names = [*said, *(str(row["task"]) for row in rows)]
     tasks = {name: _facts(name, said.get(name), rows) for name in dict.fromkeys(names)}
     by_key = {str(row["row_key"]): row for row in curves}
@@ -148,6 +175,9 @@ def _facts(name: str, said: object, rows: list[Row]) -> TaskFacts:
     """The planned facts of a task; of one that no plan knows, what its rows tell."""
     if isinstance(said, Mapping):
         known = {key: said[key] for key in TaskFacts.__dataclass_fields__ if key in said}
+        guesses = [row["chance"] for row in rows if row["task"] == name and row.get("chance")]
+        if guesses:  # that of the data themselves
+            known["chance"] = statistics.median(guesses)
         return TaskFacts(**{**known, "name": name})
     metrics = [str(row["metric_name"]) for row in rows if row["task"] == name]
     metric = metrics[-1] if metrics and metrics[-1] != "None" else "accuracy"
@@ -155,5 +185,5 @@ def _facts(name: str, said: object, rows: list[Row]) -> TaskFacts:
         return TaskFacts(name, metric)
     raise UsageError(
         f"task {name!r} has metric {metric!r}, and the run's plan does not say its chance level "
-        "and ceiling; record them in the manifest's ablation.plan.tasks"
+        "and ceiling (ablation.tasks of its manifest)"
     )

@@ -79,7 +79,7 @@ def contrasts(study: Ablation, subject: Subject) -> list[Contrast]:
             raw.append(Contrast(subject, arm, reference, kind, result))
     separated = {name: separation(study, subject, name) for name in study.tasks}
     out = []
-    for one in _adjusted(raw, _planned(study)):
+    for one in _adjusted(raw, study):
         verdict, remarks = _judged(one, separated[one.arm.task.name])
         out.append(replace(one, verdict=verdict, remarks=remarks))
     return out
@@ -94,13 +94,13 @@ def _reference(found: Mapping[Place, Arm], task: str, mode: str) -> Arm | None:
     return own.get(mode) or own.get("as_is")
 
 
-def _planned(study: Ablation) -> int:
-    """How many primary arms the plan has; the family is no smaller while some are still missing."""
-    planned = (study.plan.get("arms") or {}).values()
-    return sum(arm.get("contrast") == "primary" for arm in planned)
+def _primaries(study: Ablation, task: str) -> int:
+    """How many primary arms are planned: the family is no smaller while some are missing."""
+    planned = study.arms
+    return sum(planned[name].get("contrast") == "primary" for name in study.trained(task))
 
 
-def _adjusted(raw: list[Contrast], primaries: int) -> list[Contrast]:
+def _adjusted(raw: list[Contrast], study: Ablation) -> list[Contrast]:
     """The contrasts with p values adjusted within their task and kind, order kept."""
     out = list(raw)
     for kind, method in (("primary", holm), ("secondary", benjamini_hochberg)):
@@ -108,7 +108,7 @@ def _adjusted(raw: list[Contrast], primaries: int) -> list[Contrast]:
             at = [i for i, one in enumerate(raw) if (one.kind, one.arm.task.name) == (kind, task)]
             ps = [1.0 if (found := raw[i].result) is None else found.p for i in at]
             if kind == "primary":
-                ps += [1.0] * (primaries - len(ps))
+                ps += [1.0] * (_primaries(study, task) - len(ps))
             for i, p in zip(at, method(ps), strict=False):
                 out[i] = replace(raw[i], p_adjusted=p)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from harness import effects, outcomes
 from harness.accuracy import Ablation
 from harness.contrasts import ENOUGH, Estimate, Paired
 from harness.effects import ABSENT, BETTER, EXPLORATORY, NONE, OPEN, UNINFORMATIVE, WORSE, Contrast
-from harness.outcomes import FAILED, Arm, Place, Subject
+from harness.outcomes import Arm, Subject
 from harness.summary import count, listing, number
 
 EMPTY = "No training run is recorded in this folder; `quasibench ablate` makes some."
@@ -102,7 +102,7 @@ def _higher(found: Paired | None) -> str:
 
 def reference_words(study: Ablation) -> str:
     """The reference in a few words, e.g. "fo, K = 2, 2 layers, 64 units"; "" where unknown."""
-    found = study.plan.get("baseline") or {}
+    found = study.baseline
     words = {
         "pooling": "{}", "kernel_width": "K = {}", "layers": "{} layers", "hidden_size": "{} units"
     }  # fmt: skip
@@ -178,75 +178,12 @@ def median_of(arm: Arm, column: str) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def deviations(study: Ablation) -> list[str]:
-    """Where the recorded runs differ from the registered plan, in sentences; [] where nowhere."""
-    out = [str(words) for words in study.planned.get("deviations") or ()]
-    if not study.plan:
-        return [*out, "This folder's manifest holds no registered plan to compare with."]
-    registered = study.planned.get("plan_hash")
-    foreign = sum(row["plan_hash"] != registered for row in study.rows)
-    if foreign:
-        out.append(f"{count(foreign, 'run')} of {len(study.rows)} were made under another plan.")
-    finals = [row for row in study.rows if row["role"] == "final"]
-    tuned = {row["seed"] for row in study.rows if row["role"] == "tune"}
-    if both := sorted(tuned & {row["seed"] for row in finals}):
-        seeds = listing([str(seed) for seed in both])
-        out.append(f"Seeds {seeds} tuned the learning rate and count as final runs too.")
-    for subject in outcomes.subjects(study):
-        out += _unfinished(study, subject)
-    return out
-
-
-def _unfinished(study: Ablation, subject: Subject) -> Iterable[str]:
-    """Planned arms and seeds without a final run, and arms that no plan names."""
-    planned, found = study.plan.get("arms") or {}, outcomes.arms(study, subject)
-    seeds = study.plan.get("seeds")
-    lacking = [words for arm in found.values() if (words := _short(arm, seeds))]
-    ran: set[Place] = set(found)
-    names = {(task, arm) for task, arm, _ in ran}
-    for task, facts in (study.plan.get("tasks") or {}).items():
-        asked = [a for a, what in planned.items() if task in (what.get("tasks") or [task])]
-        kept = facts.get("arms") or asked
-        none = [arm for arm in asked if arm in kept and (task, arm) not in names]
-        if none:
-            lacking.append(f"{task}: no run of {listing(none, 12)}")
-    if lacking:
-        yield f"{subject.name}, not finished: {listing(lacking, 8, '; ')}."
-    if unknown := sorted({arm for _, arm in names} - set(planned)):
-        yield f"{subject.name}: {listing(unknown, 8)} are in no plan."
-
-
-def _short(arm: Arm, seeds: object) -> str:
-    """What an arm lacks of its planned seeds, in words."""
-    missing = (
-        int(seeds) - len(arm.scores) if isinstance(seeds, int) and arm.kind != "control" else 0
+def changed(fields: Mapping[str, object]) -> str:
+    """Fields with their values in words, e.g. "kernel width 4, dense"."""
+    words = (
+        f"{'' if value else 'not '}{key.replace('_', ' ')}"
+        if isinstance(value, bool)
+        else f"{key.replace('_', ' ')} {value}"
+        for key, value in fields.items()
     )
-    if missing <= 0:
-        return ""
-    why = sorted(set(arm.unavailable))
-    return f"{arm.task.name}, {arm.name}: {missing} of {seeds} seeds" + (
-        f" ({listing(why)})" if why else ""
-    )
-
-
-def failures(study: Ablation) -> list[dict[str, object]]:
-    """Every run without a score, grouped: status, task, arm, role, seeds, message."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for row in study.rows:
-        if row["status"] != "ok" or row["metric"] is None:
-            message = str(row.get("error_msg") or row.get("error_type") or "no reason recorded")
-            who = (str(row["status"]), str(row["task"]), str(row["arm"]), str(row["impl"]))
-            groups.setdefault((*who, str(row["role"]), message), []).append(int(row["seed"]))
-    return [
-        {
-            "status": status,
-            "task": task,
-            "arm": arm,
-            "implementation": impl,
-            "runs": count(len(seeds), f"{role} run"),
-            "seeds": ", ".join(map(str, sorted(set(seeds)))),
-            "counts as": "chance" if status in FAILED and role == "final" else "no score",
-            "reason": message,
-        }
-        for (status, task, arm, impl, role, message), seeds in sorted(groups.items())
-    ]
+    return ", ".join(words)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -169,7 +168,7 @@ def separation(study: Ablation, subject: Subject, task: str) -> Separation:
     in both cases by more than the margin.
     """
     facts, found = study.tasks[task], arms(study, subject)
-    good, bad = (_with(study, found, task, changes) for changes in (facts.good, facts.bad))
+    good, bad = (found.get((task, name or "", "as_is")) for name in (facts.good, facts.bad))
     if good is None or bad is None:
         return Separation(task, None, "the known-good and known-bad arms were not both run")
     gap = versus(good, bad)
@@ -191,23 +190,10 @@ def control(study: Ablation, subject: Subject, task: str) -> tuple[Arm, Paired] 
     same = [arm for arm in found.values() if arm.task.name == task and arm.mode == "as_is"]
     reference = next((arm for arm in same if arm.kind == "reference"), None)
     for arm in same:
-        if reference and arm.kind == "control" and not set(arm.rows) & set(reference.rows):
+        changed = next(iter(arm.rows.values())).get("changes")
+        disjoint = reference and not set(arm.rows) & set(reference.rows)
+        if reference and arm.kind == "control" and disjoint and not changed:
             count = min(len(arm.scores), len(reference.scores))
             ours, theirs = (list(one.scores.values())[:count] for one in (arm, reference))
             return (arm, paired(ours, theirs)) if count else None
-    return None
-
-
-def _with(
-    study: Ablation, found: Mapping[Place, Arm], task: str, changes: Mapping[str, Any] | None
-) -> Arm | None:
-    """The arm of a task that is the reference with exactly these changes."""
-    if changes is None:
-        return None
-    baseline = dict(study.plan.get("baseline") or {})
-    for arm in found.values():
-        own = next(iter(arm.rows.values())).get("changes") or {}
-        same = {**baseline, **own} == {**baseline, **changes} and arm.kind != "control"
-        if arm.task.name == task and arm.mode == "as_is" and same and arm.scores:
-            return arm
     return None

@@ -183,7 +183,7 @@ def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Pa
     """The index page: verdict, status, proofs, machine, command."""
     from jinja2 import Environment, FileSystemLoader
 
-    from harness import facts, findings, results, summary
+    from harness import deviations, facts, findings, results, summary
 
     rows, checks = results.load(folder), results.load_equivalence(folder)
     study = results.load_ablation(folder)
@@ -200,5 +200,5 @@ def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Pa
         notes=rows.attrs["notes"] + checks.attrs["notes"] + study.notes,
         pages=pages,
         machine=facts.machine(manifest),
-        command=facts.command(manifest) if not alone else study.planned.get("command"),
+        command=deviations.command(study) if alone else facts.command(manifest),
     )

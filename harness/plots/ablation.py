@@ -109,7 +109,7 @@ def _board(made: Sequence[Contrast]) -> str:
 
 def _changes(one: Contrast) -> str:
     found = next(iter(one.arm.rows.values())).get("changes") or {}
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items())
+    return findings.changed(found)
 
 
 def _cell(one: Contrast | None) -> str:

@@ -13,7 +13,8 @@ from harness.accuracy import Ablation
 from harness.contrasts import paired
 from harness.outcomes import Arm, Subject
 from harness.plots import figure, tables
-from harness.plots.ablation import NOTHING
+from harness.plots.ablation import BLUE, NOTHING
+from harness.plots.labels import label
 from harness.plots.lines import _plain_log
 from harness.stats import geometric_mean
 from harness.summary import SEED, bracket, count, listing, number
@@ -30,64 +31,67 @@ def score_and_cost(study: Ablation) -> figure.Html:
     """Score against milliseconds per step, parameters and memory, one sign per arm."""
     parts = []
     for subject in (found := outcomes.subjects(study)):
-        arms = outcomes.arms(study, subject)
-        names = [arm.name for arm in arms.values() if arm.mode == "as_is"]
+        arms = [arm for arm in outcomes.arms(study, subject).values() if arm.kind != "control"]
+        arms = [arm for arm in arms if arm.mode == "as_is" and arm.scores]
         parts += [f"<h3>{escape(subject.name)}</h3>"] * (len(found) > 1)
-        parts.append(figure.legend(list(dict.fromkeys(names))))
-        for task in dict.fromkeys(place[0] for place in arms):
-            own = [arm for arm in arms.values() if arm.task.name == task and arm.mode == "as_is"]
-            panels = [_panel(own, column, names, subject) for column in COSTS]
+        for task in dict.fromkeys(arm.task.name for arm in arms):
+            own = [arm for arm in arms if arm.task.name == task]
+            panels = [_panel(own, column, subject) for column in COSTS]
             parts.append(figure.row([panel for panel in panels if panel]))
     return figure.Html(*(parts or [NOTHING]))
 
 
-def _panel(own: list[Arm], column: str, names: list[str], subject: Subject) -> str:
+def _panel(own: list[Arm], column: str, subject: Subject) -> str:
     """One cost of one task: across the cost, up the score with its interval."""
-    (label, unit), task = COSTS[column], own[0].task.name
+    (words, unit), task = COSTS[column], own[0].task.name
     known = [(arm, cost * unit) for arm in own if (cost := findings.median_of(arm, column))]
     if not known:
         return ""
-    looks = figure.palette(names)
-    rows: list[dict[str, Any]] = []
-    with figure.drawing(2.75, 2.35) as canvas:
+    rows = [_scored(arm, cost, words) for arm, cost in known]
+    frame = pd.DataFrame(rows)
+    with figure.drawing(3.75, 2.9) as canvas:
         axes = canvas.subplots()
-        for arm, cost in known:
-            colour, marker = looks[arm.name]
-            scores = list(arm.scores.values())
-            found = paired(scores, [0.0] * len(scores))
-            if len(scores) > 1:
-                axes.vlines(cost, found.lo, found.hi, color=colour, linewidth=1.2)
-            axes.scatter(
-                cost, found.mean, s=34, color=colour, marker=marker, linewidths=0, zorder=3
-            )
-            rows.append({"task": task, "arm": arm.name, label: cost, "points": found.mean,
-                         "lo": found.lo, "hi": found.hi})  # fmt: skip
-        frame = pd.DataFrame(rows)
+        for (arm, cost), row in zip(known, rows, strict=True):
+            colour = figure.GREY if arm.kind == "reference" else BLUE
+            if len(arm.scores) > 1:
+                axes.vlines(cost, row["lo"], row["hi"], color=colour, linewidth=1.1, alpha=0.6)
+            marker = "s" if findings.is_lstm(arm) else "o"
+            axes.scatter(cost, row["points"], s=30, color=colour, marker=marker, lw=0, zorder=3)
         axes.set_xscale("log")
-        _plain_log(axes, "x", frame[label])
-        axes.set(title=task, xlabel=label, ylabel="points")
+        _plain_log(axes, "x", frame[words])
+        axes.margins(y=0.12)
+        axes.set(title=task, xlabel=words, ylabel="points")
         axes.grid(axis="both")
-    told = listing([f"{r['arm']} {r['points']:.1f} at {number(r[label])}" for r in rows], 20)
-    words = f"{task}: mean points with 95 % intervals against {label}: {told}."
-    name = figure.slug("cost", subject.name, task, column)
-    return figure.panel(canvas, name, words, frame)
+        label(axes, frame[words].to_list(), frame["points"].to_list(), frame["arm"].to_list())
+    told = listing([f"{r['arm']} {r['points']:.1f} at {number(r[words])}" for r in rows], 20)
+    alt = f"{task}: mean points with 95 % intervals against {words}: {told}."
+    return figure.panel(canvas, figure.slug("cost", subject.name, task, column), alt, frame)
+
+
+def _scored(arm: Arm, cost: float, words: str) -> dict[str, Any]:
+    """An arm's cost and its mean score with Student's interval, within the possible scores."""
+    found = paired(list(arm.scores.values()), [0.0] * len(arm.scores))
+    low, high = sorted((arm.task.points(arm.task.ceiling), min(0.0, arm.task.chance_points)))
+    row = {"task": arm.task.name, "arm": arm.name, words: cost, "points": found.mean}
+    return row | {"lo": max(found.lo, low), "hi": min(found.hi, high)}
 
 
 def by_depth(study: Ablation) -> figure.Html:
     """Time, parameters and memory by number of layers, with and without dense connections."""
-    panels = []
+    parts = []
     for subject in outcomes.subjects(study):
         arms = [arm for arm in outcomes.arms(study, subject).values() if arm.mode == "as_is"]
         frame = pd.DataFrame([row for arm in arms if (row := _depth(study, arm)) is not None])
         if frame.empty or frame["layers"].nunique() < 2:
             continue
+        frame = frame.drop_duplicates(["task", "kind", "layers"])
         for task, own in frame.groupby("task", sort=False):
-            panels += [
-                _depth_panel(own, column, str(task), subject) for column in (*COSTS, "points")
-            ]
-    if panels:
-        return figure.Html(figure.legend(["dense", "plain"]), figure.row(panels))
-    layers = (study.plan.get("baseline") or {}).get("layers")
+            columns = (*COSTS, "points")
+            shown = [_depth_panel(own, column, str(task), subject) for column in columns]
+            parts.append(f"<h3>{escape(str(task))}</h3>{figure.row(shown)}")
+    if parts:
+        return figure.Html(figure.legend(["dense", "plain"]), *parts)
+    layers = study.baseline.get("layers")
     depth = f"All arms of this run have {layers} layers" if layers else "Every arm has one depth"
     return figure.Html(
         f"<p>{depth}, so the cost of dense connections is known at that depth alone. Layer l of a "
@@ -99,7 +103,7 @@ def by_depth(study: Ablation) -> figure.Html:
 def _depth(study: Ablation, arm: Arm) -> dict[str, object] | None:
     """The arm as a point of the depth series; None where it changes something else too."""
     changes = dict(next(iter(arm.rows.values())).get("changes") or {})
-    baseline = study.plan.get("baseline") or {}
+    baseline = study.baseline
     if set(changes) - {"layers", "dense"} or arm.kind == "control":
         return None
     fields = {"layers": baseline.get("layers"), "dense": baseline.get("dense", False), **changes}
@@ -111,10 +115,10 @@ def _depth(study: Ablation, arm: Arm) -> dict[str, object] | None:
 
 
 def _depth_panel(own: pd.DataFrame, column: str, task: str, subject: Subject) -> str:
-    label, unit = COSTS.get(column, ("points", 1.0))
+    words, unit = COSTS.get(column, ("points", 1.0))
     looks = figure.palette(["dense", "plain"])
     own = own.dropna(subset=column).sort_values("layers")
-    with figure.drawing(2.1, 1.95) as canvas:
+    with figure.drawing(2.7, 2.1) as canvas:
         axes = canvas.subplots()
         for kind, group in own.groupby("kind"):
             colour, marker = looks[str(kind)]
@@ -123,13 +127,13 @@ def _depth_panel(own: pd.DataFrame, column: str, task: str, subject: Subject) ->
         axes.set_xticks(sorted(own["layers"].unique()))
         if column != "points":
             axes.set_ylim(bottom=0)
-        axes.set(title=f"{task}: {label}", xlabel="layers", ylabel="")
+        axes.set(title=words, xlabel="layers", ylabel="")
         axes.grid(axis="y")
     told = listing([f"{row.kind} {row.layers} layers {number(getattr(row, column) * unit)}"
                     for row in own.itertuples()], 20)  # fmt: skip
-    words = f"{task}: {label} by number of layers: {told}."
+    alt = f"{task}: {words} by number of layers: {told}."
     name = figure.slug("depth", subject.name, task, column)
-    return figure.panel(canvas, name, words, own[["task", "kind", "layers", column]])
+    return figure.panel(canvas, name, alt, own[["task", "kind", "layers", column]])
 
 
 def step_times(study: Ablation, cells: pd.DataFrame) -> figure.Html:

@@ -20,14 +20,14 @@ from harness.plots import figure, tables
 from harness.plots.ablation import BLUE, NOTHING, RED
 from harness.summary import count, listing, number
 
-WIDTH, HEIGHT = 1.5, 1.5
+WIDTH, HEIGHT = 1.48, 1.5
 """Inches of a panel: two stand side by side on a phone, eight on a desk."""
 Curve = tuple[np.ndarray, np.ndarray]
 Draw = Callable[[Ablation, Subject, list[Arm]], str]
 
 
 def learning_curves(study: Ablation) -> figure.Html:
-    """Test score by step, every seed a line, one panel per task and arm over the reference's."""
+    """Validation score by step, every seed a line, one panel per task and arm over the reference's."""
     if not study.curves:
         return figure.Html("<p>No learning curve is recorded in this folder.</p>")
     return _by_task(study, _learning_task)
@@ -102,7 +102,7 @@ def _learning_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
             data += [{"arm": arm.name, "seed": seed, "step": s, "points": round(float(p), 2)}
                      for s, p in zip(steps, points, strict=True)]  # fmt: skip
         failed = f"; {count(len(arm.failed), 'run')} failed" if arm.failed else ""
-        words = f"{arm.task.name}, {arm.name}: points on the test set by training step, "
+        words = f"{arm.task.name}, {arm.name}: points on the validation set by training step, "
         words += f"{count(len(lines[arm.name]), 'seed')}, {arm.mean:.1f} in the mean{failed}."
         name = figure.slug("curve", subject.name, arm.task.name, arm.name)
         panels.append(figure.panel(canvas, name, words))
@@ -115,12 +115,12 @@ def _small(panels: list[str]) -> str:
 
 
 def _curves(study: Ablation, arm: Arm) -> dict[int, Curve]:
-    """(steps, test points) by seed, for the runs that recorded a curve."""
+    """(steps, validation points) by seed, for the runs that recorded a curve."""
     found = {}
     for seed, row in arm.rows.items():
         curve = study.curves.get(str(row["row_key"]))
         if curve is not None and row["status"] != "interrupted":
-            both = zip(curve["steps"], curve["test"], strict=True)
+            both = zip(curve["steps"], curve["validation"], strict=False)
             pairs = [(step, value) for step, value in both if value is not None]
             if pairs:
                 steps, values = zip(*pairs, strict=True)

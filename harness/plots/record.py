@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 import pandas as pd
 
-from harness import facts, findings, outcomes
+from harness import deviations, facts, findings, outcomes
 from harness.accuracy import Ablation
 from harness.plots import figure, tables
 from harness.plots.ablation import NOTHING
@@ -19,13 +17,13 @@ def plan(study: Ablation) -> figure.Html:
     """The registered plan: its hash, arms, tasks, seeds; and every deviation from it."""
     if not study.rows and not study.plan:
         return figure.Html(NOTHING)
-    told = findings.deviations(study)
+    told = deviations.deviations(study)
     items = "".join(f"<li>{escape(words)}</li>" for words in told)
     words = f"<p>Deviations:</p><ul>{items}</ul>" if told else "<p>No deviation from the plan.</p>"
     return figure.Html(tables.strip(_strip(study, len(told))), words, _arms(study), _tasks(study))
 
 
-def _strip(study: Ablation, deviations: int) -> list[facts.Fact]:
+def _strip(study: Ablation, differ: int) -> list[facts.Fact]:
     finals = [row for row in study.rows if row["role"] == "final"]
     bad = sum(row["status"] in outcomes.FAILED for row in finals)
     rates = study.plan.get("learning_rates") or ()
@@ -35,28 +33,22 @@ def _strip(study: Ablation, deviations: int) -> list[facts.Fact]:
         ("failed", str(bad), "bad" if bad else "good"),
         ("tuning runs", str(len(study.rows) - len(finals)), ""),
         ("seeds per arm", str(study.plan.get("seeds") or "–"), ""),
-        ("learning rates tried", ", ".join(f"{rate:g}" for rate in rates) or "one", ""),
-        ("deviations", str(deviations), "bad" if deviations else "good"),
+        ("learning rates tried", ", ".join(f"{rate:g}" for rate in sorted(rates)) or "one", ""),
+        ("deviations", str(differ), "bad" if differ else "good"),
     ]
 
 
 def _arms(study: Ablation) -> str:
     """Every planned arm with its changes, the reference in full."""
-    planned: Mapping[str, Any] = study.plan.get("arms") or {}
-    baseline = study.plan.get("baseline") or {}
     rows = [
         {
             "arm": name,
             "contrast": str(arm.get("contrast") or "–"),
-            "changes": _fields(arm.get("changes") or {}) or _fields(baseline),
+            "changes": findings.changed(arm.get("changes") or study.baseline),
         }
-        for name, arm in planned.items()
+        for name, arm in study.arms.items()
     ]
     return tables.table(pd.DataFrame(rows), wide="changes") if rows else ""
-
-
-def _fields(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items())
 
 
 def _tasks(study: Ablation) -> str:
@@ -80,7 +72,7 @@ def _tasks(study: Ablation) -> str:
 
 def failed_runs(study: Ablation) -> figure.Html:
     """Every run that gave no score, why, and what it counts as."""
-    found = findings.failures(study)
+    found = deviations.failures(study)
     if not study.rows:
         return figure.Html(NOTHING)
     if not found:
@@ -96,5 +88,4 @@ def failed_runs(study: Ablation) -> figure.Html:
 
 def reproduce_ablation(study: Ablation) -> figure.Html:
     """The command that trains all of it again, or goes on where it stopped."""
-    told = str(study.planned.get("command") or "python -m harness ablate")
-    return figure.Html(f"<pre>{escape(told)}</pre>")
+    return figure.Html(f"<pre>{escape(deviations.command(study))}</pre>")

@@ -31,12 +31,12 @@ ARMS: dict[str, tuple[dict[str, Any], str, float, int]] = {
 }
 """By arm: its changes, its contrast, milliseconds per step and thousands of parameters."""
 TASKS: dict[str, dict[str, Any]] = {
-    "counting": {"chance": 0.12, "ceiling": 1.0, "target": 0.95, "good": {"pooling": "ifo"},
-                 "bad": {"pooling": "f"}, "about": "How many a minus how many b so far."},
-    "selective_copy": {"chance": 0.125, "ceiling": 1.0, "target": 0.9, "good": {"kernel_width": 4},
-                       "bad": {"pooling": "ifo"}, "about": "Repeat four marked symbols."},
-    "mqar": {"chance": 0.06, "ceiling": 1.0, "target": 0.9, "good": {"dense": True},
-             "bad": {"kernel_width": 1}, "about": "Look values up by their keys."},
+    "counting": {"chance": 0.12, "ceiling": 1.0, "target": 0.95, "good": "ifo",
+                 "bad": "f", "about": "How many a minus how many b so far."},
+    "selective_copy": {"chance": 0.125, "ceiling": 1.0, "target": 0.9, "good": "k4",
+                       "bad": "ifo", "about": "Repeat four marked symbols."},
+    "mqar": {"chance": 0.06, "ceiling": 1.0, "target": 0.9, "good": "dense",
+             "bad": "k1", "about": "Look values up by their keys."},
 }  # fmt: skip
 SCORES: dict[str, dict[str, tuple[float, float]]] = {
     "counting": {"baseline": (0.79, 0.015), "f": (0.80, 0.02), "ifo": (0.998, 0.002),
@@ -78,10 +78,14 @@ def write_ablation(
         name: {**facts, "metric": "accuracy", "higher_is_better": True, "version": 1}
         for name, facts in TASKS.items() if name in scores
     }  # fmt: skip
-    plan = {"seeds": seeds, "baseline": BASELINE, "tasks": tasks, "learning_rates": list(rates)}
-    plan |= {"arms": {k: {"changes": c, "contrast": w} for k, (c, w, _, _) in arms.items()}}
-    registered = {"plan_hash": _digest(plan, 12), "plan": plan, "deviations": []}
-    registered["command"] = "python -m harness ablate --profile claim"
+    plan: dict[str, Any] = {"seeds": seeds, "baseline": BASELINE, "learning_rates": list(rates)}
+    plan["tasks"] = [{"name": name, "seeds": seeds, "arms": None} for name in tasks]
+    plan["arms"] = [
+        {"name": name, "changes": changes, "contrast": contrast, "tasks": None}
+        for name, (changes, contrast, _, _) in arms.items()
+    ]
+    registered = {"name": "claim", "impl": impls[0], "plan_hash": _digest(plan, 64)}
+    registered |= {"registered": plan, "tasks": tasks, "deviations": []}
     manifest = {"schema_version": 1, "protocol_version": 1, "run_id": "made-up", "profile": "claim"}
     manifest |= {"created_at": "2026-11-22T02:00:00+00:00", "machine": HARDWARE}
     manifest |= {"ceilings": CEILINGS, "ablation": registered}
