@@ -28,7 +28,7 @@ def changes(tables: Any, baseline: Changes, default: tuple[str, ...]) -> list[Ar
     for number, table in enumerate(tables, 1):
         for arm in _expanded(table, f"[[changes]] {number}", default):
             merged = {**baseline, **arm.changes}
-            if arm.contrast != "control" and merged == baseline:
+            if arm.contrast != "control" and fields.same(merged, baseline):
                 raise UsageError(
                     f"[[changes]] {number}: arm {arm.name!r} changes nothing of the baseline; give "
                     'another value, or contrast = "control"'
@@ -134,7 +134,7 @@ def controls(wanted: Sequence[Asked], baseline: Changes, arms: Sequence[Arm]) ->
 def known_as(one: Asked, merged: Changes, baseline: Changes, arms: Sequence[Arm]) -> str | None:
     """Name of the arm that is trained on the task with exactly these fields, or None."""
     for arm in arms:
-        same = {**baseline, **arm.changes} == merged and not arm.first_seed
+        same = fields.same({**baseline, **arm.changes}, merged) and not arm.first_seed
         if same and "as_is" in arm.budgets and trained(one, arm):
             return arm.name
     return None

@@ -192,9 +192,7 @@ def _gemm_rate(ceilings: Ceilings, dtype: str) -> float:
     return ceilings.gemm_flops[dtype]
 
 
-def _qrnn_stages(
-    spec: ModelSpec, kind: str, layer: int, positions: int, steps: int
-) -> list[Stage]:
+def _qrnn_stages(spec: ModelSpec, kind: str, layer: int, positions: int, steps: int) -> list[Stage]:
     """Stages of one direction of one layer, bytes in elements.
 
     A gated convolution has the same: its gates are joined where a QRNN's are pooled.
@@ -212,9 +210,7 @@ def _qrnn_stages(
     return stages
 
 
-def _lstm_stages(
-    spec: ModelSpec, kind: str, layer: int, positions: int, steps: int
-) -> list[Stage]:
+def _lstm_stages(spec: ModelSpec, kind: str, layer: int, positions: int, steps: int) -> list[Stage]:
     """Stages of one direction of one layer, bytes in elements; the weights are read once."""
     inputs, hidden = spec.layer_input_size(layer), spec.hidden_size
     gates, own = 4 * positions * hidden, 4 * hidden * hidden

@@ -89,8 +89,12 @@ def test_rates_are_tuned_on_seeds_and_data_of_their_own_and_an_edge_is_flagged(t
     final = [row for row in found if row["role"] == "final"]
     assert not {row["seed"] for row in tuned} & {row["seed"] for row in final}
     assert all(row["metric"] is None for row in tuned), "tuning has looked at the test set"
-    assert {(r["learning_rate"], r["lr_edge"]) for r in final if r["arm"] == "k2"} == {(8e-3, False)}
-    assert {(r["learning_rate"], r["lr_edge"]) for r in final if r["arm"] == "k4"} == {(0.128, True)}
+    assert {(r["learning_rate"], r["lr_edge"]) for r in final if r["arm"] == "k2"} == {
+        (8e-3, False)
+    }
+    assert {(r["learning_rate"], r["lr_edge"]) for r in final if r["arm"] == "k4"} == {
+        (0.128, True)
+    }
     tried = {row["learning_rate"] for row in tuned if row["arm"] == "k4"}
     assert tried == {2e-3, 8e-3, 3.2e-2, 0.128}, "a grid grows once, by one rate"
 
