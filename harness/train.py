@@ -8,6 +8,7 @@ import hashlib
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,13 +35,13 @@ class Job:
     Attributes:
         identity: what decides its result, see `ablation_cells.Run.identity`.
         options: of the task's data.
-        file: of its checkpoint; every_s: seconds between two of them.
+        file: of its checkpoint, None = it keeps none; every_s: seconds between two of them.
         stale_key: of the code that trains; a checkpoint of other code is not gone on with.
     """
 
     identity: dict[str, Any]
     options: dict[str, Any]
-    file: Path = Path()
+    file: Path | None = None
     every_s: float = math.inf
     stale_key: str = ""
 
@@ -102,12 +103,13 @@ def run(job: Job) -> dict[str, Any]:
     """
     course = Course(evaluation_steps(job.identity["steps"], job.identity["evaluations"]))
     made, state = job.trainer(), None
-    if job.file.exists():
+    if job.file is not None and job.file.exists():
         words, state = checkpoint.load(job.file, job.identity)
         course = Course(**words["course"])
         made.restore(state)
     _Training(job, made, course).finish()
-    job.file.unlink(missing_ok=True)
+    if job.file is not None:
+        job.file.unlink(missing_ok=True)
     return _columns(job, course, fingerprint(made.export()))
 
 
@@ -137,8 +139,9 @@ class _Training:
             self._step()
             if course.stop is None and course.done in points:
                 self._evaluate()
-            if not course.ended and time.perf_counter() - self.saved >= self.job.every_s:
-                self._save()
+            late = time.perf_counter() - self.saved >= self.job.every_s
+            if self.job.file is not None and late and not course.ended:
+                self._save(self.job.file)
 
     def _step(self) -> None:
         course = self.course
@@ -158,7 +161,7 @@ class _Training:
             return math.nan, math.nan
         return losses.mean(self.job.net, found, self.held_out), self._score(found, self.held_out)
 
-    def _score(self, found: list[np.ndarray], batches: list[Batch]) -> float:
+    def _score(self, found: Sequence[np.ndarray], batches: Sequence[Batch]) -> float:
         return float(self.job.data.score(found, batches))
 
     def _evaluate(self) -> None:
@@ -178,10 +181,10 @@ class _Training:
         self.course.cpu_s += now[1] - self.mark[1]
         self.mark = now
 
-    def _save(self) -> None:
+    def _save(self, file: Path) -> None:
         self._clock()
         words = {"stale_key": self.job.stale_key, "course": vars(self.course)}
-        checkpoint.save(self.job.file, self.job.identity, words, self.trainer.snapshot())
+        checkpoint.save(file, self.job.identity, words, self.trainer.snapshot())
         self.saved = time.perf_counter()
 
 
