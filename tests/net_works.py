@@ -70,7 +70,8 @@ def outputs(net, params, given, seed=None, drop=None, state=None):
 
 
 def _stack(core, params, x, given, seed, drop, state):
-    if core.zoneout or state:  # whole, for its mask and states; no test has dropout as well
+    if core.family != "qrnn" or core.zoneout or state:
+        # Whole, for mask, states, and layers that differ; no test of these has dropout as well.
         own = {name: value for name, value in params.items() if name.startswith("layers.")}
         result = reference.run(
             core, own, Work("forward", x, given.lengths, state, seed, given.rows)

@@ -25,9 +25,15 @@ STEPS = {"head": "steps"}
 SEQUENCE = {"head": "sequence"}
 
 
-def make(net, params=None, optimiser=STILL, name="torch_eager", placement=WIDE):
+IMPLEMENTATIONS = {"qrnn": "torch_eager"} | {
+    family: f"{family}_torch" for family in ("lstm", "conv", "attention")
+}
+
+
+def make(net, params=None, optimiser=STILL, name=None, placement=WIDE):
     params = parameters(net) if params is None else params
-    return trainer(impls.get(name), net, params, optimiser, placement)
+    card = impls.get(name or IMPLEMENTATIONS[net.core.family])
+    return trainer(card, net, params, optimiser, placement)
 
 
 def close(found, expected, tolerance=1e-12):
@@ -64,13 +70,6 @@ def test_outputs_are_numpys_and_padding_is_ignored(core, changes, lengths):
     close(found, expected)
 
 
-@pytest.mark.parametrize("name", ["torch_native", "lstm_torch"])
-def test_any_core_fits_the_hole(name):
-    net = network({"family": "lstm"} if name == "lstm_torch" else {}, **SEQUENCE)
-    given = batch(net, lengths=RAGGED)
-    close(make(net, name=name).outputs(given), net_works.outputs(net, parameters(net), given)[0])
-
-
 GRADIENTS = [
     ({"dense": True, "hidden_size": 5}, STEPS | {"tied": True, "outputs": 7}, True),
     ({"kernel_width": 1, "zoneout": 0.4}, STEPS | {"inputs": "dense", "loss": "squared"}, True),
@@ -81,6 +80,9 @@ GRADIENTS = [
     ),
     ({"zoneout": 0.3, "pooling": "ifo"}, SEQUENCE | {"readout": "mean"}, False),
     ({"pooling": "f"}, SEQUENCE | {"loss": "squared"}, False),
+    ({"family": "lstm", "bidirectional": True, "dense": True}, SEQUENCE, False),
+    ({"family": "conv", "dilated": True, "dense": True}, STEPS, True),
+    ({"family": "attention", "hidden_size": 8, "heads": 2}, STEPS, False),
 ]
 
 
@@ -100,6 +102,11 @@ def test_a_step_of_sgd_subtracts_numpys_gradient(core, changes, weighted, length
     trained.step(given, SEEDS)
     assert trained.loss() == pytest.approx(numpy_loss(params), rel=1e-12)
     after = trained.export()
+    if net.core.family == "qrnn":
+        native = make(net, params, OptimiserSpec("sgd", 1.0, clip_norm=0.0), "torch_native")
+        native.step(given, SEEDS)
+        for name, value in native.export().items():
+            close(value, after[name], 1e-11)
     assert list(after) == list(net_params.shapes(net))
     for name, value in params.items():
         towards = rng.standard_normal(value.shape)
@@ -154,16 +161,22 @@ def test_zoneout_is_random_in_training_alone():
     close(trained.outputs(given), make(plain).outputs(given))
 
 
-@pytest.mark.parametrize("core", [{"kernel_width": 3, "zoneout": 0.3}, {"family": "lstm"}])
+@pytest.mark.parametrize(
+    "core",
+    [
+        {"kernel_width": 3, "zoneout": 0.3},
+        {"family": "lstm"},
+        {"family": "conv", "kernel_width": 3, "dilated": True},
+    ],
+)
 def test_chunks_that_carry_on_equal_one_long_pass(core):
     net = network(core, **STEPS)
-    name = "lstm_torch" if net.core.family == "lstm" else "torch_eager"
     params, whole = parameters(net), batch(net, steps=12)
     chunks = [
         replace(whole, inputs=whole.inputs[at], targets=whole.targets[at], carry=carry)
         for at, carry in ((slice(5), False), (slice(5, 6), True), (slice(6, 12), True))
     ]
-    trained = make(net, params, name=name)
+    trained = make(net, params)
     evaluated, losses = [], []
     for chunk in chunks:
         trained.step(chunk, SEEDS)
@@ -194,6 +207,7 @@ def test_a_padded_sequence_carries_the_state_of_its_own_end():
     [
         ({}, {"rows": 4}, "4 sequences cannot continue 3"),
         ({"bidirectional": True}, {}, "a reverse direction"),
+        ({"family": "attention", "hidden_size": 8}, {}, "attention carries no state"),
     ],
 )
 def test_what_cannot_carry_on_is_refused(core, changes, words):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from impls._torch.arrays import device_of, dtype_of, state_dtype, to_tensor
+from impls._torch.network import JOINED, WIDE
 from impls._torch.ops import Fused
 from impls._torch.stack import places, within
 from impls.contract import Arrays, Placement
@@ -17,14 +18,11 @@ from impls.net_params import check, shapes
 from impls.nets import NetSpec
 from impls.params import Shapes
 
-WIDE = ("bias", "scale", "shift")
-"""Last words of the names of parameters that stay float32 at least."""
-
 
 class FlatParameters:
     """The parameters of one network, as leaves that are views of one master tensor.
 
-    The gates of a QRNN layer are one leaf, side by side in their fused order:
+    The gates of a QRNN or convolution are one leaf, side by side in their fused order:
     `layers.0.fwd.weight` [K*C, G*H], `.bias` [G*H] and, of a decoder, `.projection` [D*H, G*H].
     A leaf whose format is narrower than the master's is a rounded copy, made anew by `spread`.
     """
@@ -35,7 +33,7 @@ class FlatParameters:
         self._net, self.device, self.dtype = net, device_of(placement), dtype_of(placement)
         self._shapes = shapes(net)
         self._groups = _groups(net, self._shapes)
-        whole = {leaf: _fused_shape(self._shapes, own) for leaf, own in self._groups.items()}
+        whole = {leaf: _joined_shape(self._shapes, own) for leaf, own in self._groups.items()}
         self._sizes = [math.prod(shape) for shape in whole.values()]
         self._whole = whole
         self.master = self.flatten(params)
@@ -48,8 +46,8 @@ class FlatParameters:
         self.layers: dict[str, Mapping[str, Tensor]] = {}
         for _, _, place in places(net.core):
             own = within(self.leaves, place)
-            qrnn = net.core.family == "qrnn"
-            self.layers[place] = Fused(net.core, own["weight"], own["bias"]) if qrnn else own
+            joined = net.core.family in JOINED
+            self.layers[place] = Fused(net.core, own["weight"], own["bias"]) if joined else own
 
     def flatten(self, arrays: Arrays) -> Tensor:
         """[N] from arrays by canonical name."""
@@ -87,8 +85,7 @@ class FlatParameters:
         return [(name, part.view(shape)) for (name, shape), part in pairs]
 
     def _leaf(self, name: str, part: Tensor) -> Tensor:
-        wide = name.rpartition(".")[2] in WIDE
-        return (part if wide else part.to(self.dtype)).requires_grad_()
+        return (part if name.endswith(WIDE) else part.to(self.dtype)).requires_grad_()
 
 
 def _groups(net: NetSpec, all_shapes: Shapes) -> dict[str, list[str]]:
@@ -97,13 +94,13 @@ def _groups(net: NetSpec, all_shapes: Shapes) -> dict[str, list[str]]:
     for name in all_shapes:
         place, _, rest = name.partition(".fwd.") if ".fwd." in name else name.partition(".rev.")
         gate, _, what = rest.partition(".")
-        fused = net.core.family == "qrnn" and gate in net.core.gates and bool(what)
-        leaf = f"{name[: len(place) + 4]}.{what}" if fused else name
+        joined = net.core.family in JOINED and gate in net.core.gates and bool(what)
+        leaf = f"{name[: len(place) + 4]}.{what}" if joined else name
         out.setdefault(leaf, []).append(name)
     return out
 
 
-def _fused_shape(all_shapes: Shapes, names: Sequence[str]) -> tuple[int, ...]:
+def _joined_shape(all_shapes: Shapes, names: Sequence[str]) -> tuple[int, ...]:
     """Of parameters side by side along their last axis, the axes before it made one."""
     first = all_shapes[names[0]]
     if len(names) == 1:
