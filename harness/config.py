@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ class Profile:
         contenders: "all" (without those that compile for minutes, see `compile`) or names of
             implementations, which are measured whether they compile or not.
         without: implementations that "all" leaves out too.
+        up_to: implementation -> tokens (batch * steps) above which it is not a contender.
         twins: who gets an A/A twin, the "baseline" or "all".
         repeats: sittings per grid point.
         compile: whether `contenders = "all"` has the implementations too that take minutes to
@@ -79,6 +80,7 @@ class Profile:
     modes: tuple[str, ...] = ("default",)
     drop: str = "dearest"
     without: tuple[str, ...] = ()
+    up_to: Mapping[str, int] = field(default_factory=dict)
     device_tests_s: float | None = None
 
     @property
@@ -217,6 +219,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "baseline": lambda key, value: checked.implementation(key, value, ("auto",)),
     "contenders": checked.contenders,
     "without": checked.implementations,
+    "up_to": checked.token_limits,
     "twins": lambda key, value: checked.one_of(key, value, ("baseline", "all")),
     "repeats": checked.whole,
     "compile": checked.flag,

@@ -138,7 +138,7 @@ def count(spec: ModelSpec) -> int:
 
 
 def init(spec: ModelSpec, seed: int, dtype: str = "float32") -> dict[str, np.ndarray]:
-    """Initial parameters: weights normal with variance 1 / fan-in, biases and shifts zero, scales 1.
+    """Initial parameters: weights normal with variance 1 / fan-in, scales 1, all else 0.
 
     Each parameter draws from a stream of its own (seed and name), so that a further layer or
     gate does not move the others. The paper states no initialisation.

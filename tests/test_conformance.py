@@ -29,8 +29,10 @@ from tests.mutants.wrong import MUTANTS
 
 OWN = (
     *("jax_associative", "jax_native", "jax_scan", "lstm_jax", "lstm_torch", "torch_eager"),
-    "torch_native",
+    *("attention_torch", "conv_torch", "torch_native"),
 )
+COMPILED_ANEW = ("attention_jax", "conv_jax")
+"""Every case is a program of its own here: a minute for the covering set, seconds for these two."""
 FLOAT32 = Placement("cpu", "float32")
 
 
@@ -42,6 +44,21 @@ def test_conformance(check):
 @parametrize_with_checks(OWN, cases=quick_set(), dtypes=("bfloat16",))
 def test_conformance_in_bfloat16(check):
     check()
+
+
+@parametrize_with_checks(COMPILED_ANEW, cases=quick_set()[:3])
+def test_conformance_where_it_costs_much(check):
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("name", COMPILED_ANEW)
+def test_conformance_on_the_covering_set(name, dtype):
+    pytest.importorskip("jax")
+    rows = run_checks(impls.get(name), (dtype,), covering_set())
+    assert [row["message"] for row in rows if row["status"] not in ("passed", "unsupported")] == []
 
 
 @pytest.mark.slow
@@ -177,6 +194,28 @@ def test_all_registered_implementations_are_collected_by_default():
     }
     assert elsewhere <= {"jax_pallas", "jax_cupy", "torch_cupy"}
     assert {identity.split("-")[0] for identity in ids} == set(cards) - elsewhere
+
+
+def test_what_a_family_does_not_read_makes_no_case_of_its_own():
+    for family, unread in (("conv", "pooling"), ("attention", "kernel_width")):
+        cases = for_family(covering_set(), family)
+        assert len({replace(case, name="", checks=()) for case in cases}) == len(cases)
+        assert {getattr(case.spec, unread) for case in cases} == {getattr(ModelSpec, unread)}
+        assert {case.spec.zoneout for case in cases} == {0.0}
+    assert {case.spec.dilated for case in for_family(covering_set(), "conv")} == {False, True}
+
+
+def test_checks_that_need_a_carried_state_are_unsupported_for_attention_and_say_why():
+    pytest.importorskip("torch")
+    asked = [case for case in covering_set() if case.name in ("fo-2", "long")]
+    rows = list(run_checks(impls.get("attention_torch"), ("float32",), asked))
+    absent = {row["check"]: row["message"] for row in rows if row["status"] == "unsupported"}
+    assert set(absent) == {
+        *("states_equal_oracle", "stream_equals_sequence", "steps_equal_sequence"),
+        "long_stream_equals_sequence",
+    }
+    assert all("carries no state" in message for message in absent.values())
+    assert {row["status"] for row in rows} == {"unsupported", "passed"}
 
 
 def test_a_foreign_family_starts_from_zero_states():

@@ -26,7 +26,7 @@ OTHER = {
     "ragged": True, "repeat": 1, "threads": 2, "family": "lstm", "input_size": 7,
     "hidden_size": 6, "layers": 2, "kernel_width": 3, "pooling": "ifo", "zoneout": 0.1,
     "zoneout_mode": "literal", "zoneout_eval": "expectation", "dense": True,
-    "bidirectional": True,
+    "bidirectional": True, "dilated": True, "heads": 2,
 }  # fmt: skip
 
 

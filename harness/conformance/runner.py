@@ -46,8 +46,8 @@ def run_checks(
 
     `cases` is `quick_set()` where it is not given. A row's `status` is "passed", "failed" (the
     claim does not hold, or the implementation raised), "unsupported" (the card refuses the spec,
-    the family has no state to carry, or `prepare` raised NotImplementedError) or "missing" (one row: the framework is absent).
-    `error` is null where it is not a finite number.
+    the family has no state to carry, or `prepare` raised NotImplementedError) or "missing" (one
+    row: the framework is absent). `error` is null where it is not a finite number.
     """
     lacking = impls.missing(card)
     if lacking is not None:

@@ -23,8 +23,8 @@ Core = Callable[
 """core(spec, params, x, state, lengths, mask, layer, direction) -> (y, state).
 
 One layer in one direction. params: this layer's own ("z.weight" [K, C, H], ...); x [T, B, C] in
-natural time, finite everywhere; state: complete ("c" [B, H], "window" [K-1, B, C]); lengths [B] int64 or None; mask or None for evaluation. y is in natural time, zero
-on padded steps.
+natural time, finite everywhere; state: complete ("c" [B, H], "window" [K-1, B, C]); lengths [B]
+int64 or None; mask or None for evaluation. y is in natural time, zero on padded steps.
 """
 
 Between = Callable[[Tensor, int], Tensor]

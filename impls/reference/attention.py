@@ -35,7 +35,7 @@ class Normed:
 
 @dataclass(frozen=True)
 class Attended:
-    """Turned queries and keys, and values [B, N, T, d]; the weights of step t are [B, N, 1, t+1]."""
+    """Turned queries and keys, values [B, N, T, d], and the weights of step t [B, N, 1, t+1]."""
 
     q: np.ndarray
     k: np.ndarray

@@ -83,7 +83,8 @@ def backward(
     steps, batch, _ = dy.shape
     z, o, inputs = saved.z, saved.o, saved.inputs
     summed = {"z": dy * o * (1.0 - z * z), "o": dy * z * o * (1.0 - o)}
-    dinputs, grads = np.zeros_like(inputs), {}
+    dinputs = np.zeros_like(inputs)
+    grads: Grads = {}
     for gate, given in summed.items():
         weight, flat = weights[f"{gate}.weight"], given.reshape(steps * batch, -1)
         dweight = np.empty_like(weight)
