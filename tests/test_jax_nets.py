@@ -1,0 +1,254 @@
+"""Networks and training in JAX: NumPy's formulas, one compiled step, seeds as arguments, snapshots.
+
+Gradients, schedules and optimisers are compared with PyTorch's in test_nets_agree.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import impls
+from impls.contract import Placement, SpecError
+from impls.nets import OptimiserSpec, Seeds, trainer
+from impls.reference import philox
+from tests import net_works
+from tests.absent import run_without
+from tests.net_works import batch, network, parameters
+
+jax = pytest.importorskip("jax")
+pytest.importorskip("optax")
+
+import jax.numpy as jnp  # noqa: E402
+
+from impls._jax.dropout import dropout  # noqa: E402
+from impls._jax.zoneout import words  # noqa: E402
+
+WIDE = Placement(dtype="float64")
+SEEDS = Seeds(dropout=3, zoneout=12345678901234567890)
+STILL = OptimiserSpec("sgd", 1e-300, clip_norm=0.0)
+"""Its steps leave float64 parameters as they are."""
+RAGGED = [4, 9, 1]
+STEPS = {"head": "steps"}
+SEQUENCE = {"head": "sequence"}
+
+
+def make(net, params=None, optimiser=STILL, name="jax_scan", placement=WIDE):
+    params = parameters(net) if params is None else params
+    return trainer(impls.get(name), net, params, optimiser, placement)
+
+
+def close(found, expected, tolerance=1e-12):
+    assert found.shape == np.shape(expected)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def compiled(trained):
+    """How often the training step was compiled."""
+    return trained._descent._step._cache_size()
+
+
+@pytest.mark.parametrize(
+    ("core", "changes", "lengths"),
+    [
+        ({"zoneout": 0.4, "zoneout_eval": "expectation"}, STEPS, RAGGED),
+        ({"bidirectional": True}, SEQUENCE, RAGGED),
+        ({"bidirectional": True}, SEQUENCE, None),
+        ({"dense": True, "pooling": "ifo"}, SEQUENCE | {"readout": "mean"}, RAGGED),
+        ({"kernel_width": 3}, SEQUENCE | {"readout": "attention", "inputs": "hashed"}, RAGGED),
+        ({"dense": True, "hidden_size": 5}, STEPS | {"tied": True, "outputs": 7}, None),
+    ],
+)
+def test_outputs_are_numpys_and_padding_is_ignored(core, changes, lengths):
+    net = network(core, **changes)
+    given = batch(net, lengths=lengths)
+    found = make(net).outputs(given)
+    expected, _ = net_works.outputs(net, parameters(net), given)
+    if lengths is not None and net.head == "steps":
+        valid = np.arange(len(given.inputs))[:, None] < given.lengths
+        found, expected = found[valid], expected[valid]
+    close(found, expected)
+    assert not jax.config.jax_enable_x64
+
+
+def test_dropout_acts_after_the_embedding_between_layers_and_before_the_head():
+    net = network({"dense": True}, dropout=0.5, dropout_input=0.25, **STEPS)
+    params, given = parameters(net), batch(net, lengths=RAGGED)
+
+    def drop(array, site):
+        rate = net.dropout if site else net.dropout_input
+        return dropped(array, rate, SEEDS.dropout, site)
+
+    trained = make(net, params)
+    trained.step(given, SEEDS)
+    expected = net_works.loss(net, net_works.outputs(net, params, given, drop=drop)[0], given)
+    assert trained.loss() == pytest.approx(expected, rel=1e-12)
+
+
+def dropped(array, rate, seed, site):
+    """Dropout by NumPy's Philox."""
+    counter = np.zeros((-(-array.size // 8), 4), np.int64)
+    counter[:, 0], counter[:, 3] = np.arange(len(counter)), site
+    drawn = philox.philox4x32(philox.key_of(seed), counter)
+    halves = [part for word in drawn.T for part in (word & 0xFFFF, word >> 16)]
+    uniforms = np.concatenate(halves)[: array.size].reshape(array.shape)
+    return np.where(uniforms < round(rate * 65536), 0.0, array / (1 - rate))
+
+
+def test_dropout_keeps_the_mean_and_draws_by_seed_and_site():
+    x = jnp.full((300, 200), 2.0)
+    drawn = {
+        at: dropped(np.asarray(x), 0.3, *at) for at in ((7, 1), (8, 1), (7, 2), (7 + 2**32, 1))
+    }
+    kept = drawn.pop((7, 1))
+    close(np.asarray(dropout(x, 0.3, words(7), 1)), kept, 1e-6)
+    assert np.unique(kept).tolist() == [0.0, pytest.approx(2 / 0.7)]
+    assert float((kept == 0).mean()) == pytest.approx(0.3, abs=0.01)
+    for other in drawn.values():
+        # two independent masks agree on 0.7^2 + 0.3^2 of their places
+        assert float((other == kept).mean()) == pytest.approx(0.58, abs=0.02)
+    assert dropout(x, 0.3, None, 1) is x
+    assert dropout(x, 0.0, words(7), 1) is x
+
+
+def test_chunks_that_carry_on_equal_one_long_pass_and_are_compiled_once():
+    net = network({"kernel_width": 3, "zoneout": 0.3}, **STEPS)
+    params, whole = parameters(net), batch(net, steps=12)
+    chunks = [
+        replace(whole, inputs=whole.inputs[at], targets=whole.targets[at], carry=carry)
+        for at, carry in ((slice(6), False), (slice(6, 12), True))
+    ]
+    trained = make(net, params)
+    evaluated, losses = [], []
+    before = compiled(trained)
+    for chunk in chunks:
+        trained.step(chunk, SEEDS)
+        losses.append(trained.loss())
+        evaluated.append(trained.outputs(chunk))
+    close(np.concatenate(evaluated), net_works.outputs(net, params, whole)[0])
+    found, _ = net_works.outputs(net, params, whole, SEEDS.zoneout)
+    parts = np.split(found, [6])
+    expected = [net_works.loss(net, p, c) for p, c in zip(parts, chunks, strict=True)]
+    close(np.array(losses), expected)
+    trained.step(chunks[0], SEEDS)
+    assert trained.loss() == pytest.approx(expected[0], rel=1e-12)
+    assert compiled(trained) == before + 1
+
+
+RANDOM = network({"zoneout": 0.3}, dropout=0.3, **STEPS)
+COSINE = OptimiserSpec(learning_rate=0.01, schedule="cosine", total_steps=9)
+
+
+def test_seeds_and_learning_rates_are_arguments_of_one_compiled_and_donated_step():
+    given, params = batch(RANDOM), parameters(RANDOM)
+    slow, fast = (
+        make(RANDOM, params, replace(COSINE, learning_rate=rate), placement=Placement())
+        for rate in (1e-9, 0.1)
+    )
+    losses = []
+    for seeds in ((5, 5), (6, 5), (5, 6), (5, 5)):
+        old = slow._descent.masters["head.bias"]
+        arrays = replace(given, inputs=given.inputs.copy(), targets=given.targets.copy())
+        slow.step(arrays, Seeds(*seeds))
+        arrays.inputs[:], arrays.targets[:] = 0, 0  # the step has its own copy
+        losses.append(slow.loss())
+        assert old.is_deleted()
+    assert losses[0] == pytest.approx(losses[3], rel=1e-6)
+    for other in losses[1:3]:
+        assert other != pytest.approx(losses[0], rel=1e-5)
+    fast.step(given, Seeds(5, 5))
+    assert fast.loss() == losses[0]
+    moved = [np.abs(t.export()["head.bias"] - params["head.bias"]) for t in (fast, slow)]
+    assert moved[0].min() > 0.09
+    assert moved[1].max() < 1e-7
+    assert fast._descent._step is slow._descent._step
+    assert compiled(fast) == 1
+
+
+def test_a_restored_run_goes_on_bit_for_bit(tmp_path):
+    batches = [batch(RANDOM, seed=seed, carry=seed > 0) for seed in range(9)]
+    straight = make(RANDOM, optimiser=COSINE, placement=Placement())
+    other = make(RANDOM, parameters(RANDOM, seed=2), COSINE, placement=Placement())
+    other.step(batches[3], Seeds(9, 9))
+    for at, given in enumerate(batches):
+        if at == 4:
+            save_file(straight.snapshot(), tmp_path / "snapshot.safetensors")
+        straight.step(given, Seeds(at, 2**64 - 1 - at))
+    other.restore(load_file(tmp_path / "snapshot.safetensors"))
+    for at, given in enumerate(batches[4:], 4):
+        other.step(given, Seeds(at, 2**64 - 1 - at))
+    first, second = straight.snapshot(), other.snapshot()
+    assert list(first) == list(second)
+    assert any(name.startswith("carried.layers.1") for name in first)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert compiled(straight) == 1
+
+
+def test_a_snapshot_of_something_else_is_refused_and_changes_nothing():
+    net, spec = network(**STEPS), OptimiserSpec(learning_rate=0.01)
+    victim = make(net, optimiser=spec)
+    good = victim.snapshot()
+    shallow = network({"layers": 1}, **STEPS)
+    bad = [
+        (make(shallow, optimiser=spec).snapshot(), r"core\.layers = 1, .* has 2"),
+        (make(net, optimiser=replace(spec, learning_rate=0.02)).snapshot(), r"rate = 0\.02"),
+        ({n: v for n, v in good.items() if n != "identity"}, "no 'identity'"),
+        ({n: v for n, v in good.items() if ".mu." not in n}, "mu"),
+        ({n: v for n, v in good.items() if ".count" not in n}, "count"),
+        (good | {"parameter.head.bias": np.zeros(9)}, r"head\.bias"),
+        (good | {"carried.layers.0.fwd.c": np.zeros((3, 6))}, "carried"),
+    ]
+    for snapshot, message in bad:
+        with pytest.raises(SpecError, match=message):
+            victim.restore(snapshot)
+    for name, value in victim.snapshot().items():
+        np.testing.assert_array_equal(value, good[name])
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_float32_masters():
+    net, spec = network({"layers": 1}, **STEPS), OptimiserSpec(learning_rate=1e-5)
+    params = {n: v.astype(np.float32) for n, v in parameters(net).items()}
+    given = batch(net, lengths=[9, 3, 5])
+    trained = make(net, params, spec, placement=Placement(dtype="bfloat16"))
+    for _ in range(3):
+        trained.step(replace(given, carry=True), Seeds(0, 0))
+    exported = trained.export()
+    for name, value in exported.items():
+        assert value.dtype == np.float32
+        assert 0 < np.abs(value - params[name]).max() < 1e-4, name
+    wide, _ = net_works.outputs(net, exported, replace(given, carry=False))
+    found, valid = trained.outputs(given), np.arange(9)[:, None] < given.lengths
+    assert np.linalg.norm((found - wide)[valid]) < 2e-2 * np.linalg.norm(wide[valid])
+
+
+def test_a_loss_before_the_first_step_is_refused():
+    with pytest.raises(RuntimeError, match="no step yet"):
+        make(network(**STEPS)).loss()
+
+
+def test_without_optax_training_says_so_in_one_line_and_layers_run():
+    code = """
+import numpy as np
+import impls
+from impls.contract import Placement, SpecError, Work
+from impls.nets import OptimiserSpec, trainer
+from tests.net_works import network, parameters
+net = network(head="steps")
+card = impls.get("jax_scan")
+assert impls.missing(card) is None
+own = {n: v for n, v in parameters(net).items() if n.startswith("layers")}
+run = card.load(net.core, own, Placement()).prepare(Work("forward", np.ones((2, 1, 5))))
+run(); run.wait()
+try:
+    trainer(card, net, parameters(net), OptimiserSpec())
+except SpecError as error:
+    print(error)
+"""
+    done = run_without(["optax"], code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "training in JAX needs optax, which is not installed: pip install 'quasibench[jax]'\n"
+    )
