@@ -80,14 +80,18 @@ def count(net: NetSpec, normalisation: bool = True) -> int:
 def init(net: NetSpec, seed: int) -> dict[str, np.ndarray]:
     """Initial parameters in float32; each draws from a stream of its own (seed and name).
 
-    Weights are normal with variance 1 / fan-in, embeddings (tied ones too) normal with variance
-    1 / C, biases and shifts zero, scales one.
+    Weights are normal with variance 1 / fan-in, biases and shifts zero, scales one. Embeddings are
+    standard normal, as torch.nn.Embedding's: with variance 1 / C the associative recall task stays
+    on its plateau within a short budget. Tied ones, which also weigh outputs, and those of an
+    encoder-decoder have variance 1 / C.
     """
     core = set(params.shapes(net.core))
     out = dict(params.init(net.core, seed))
     for name, shape in shapes(net).items():
         if name not in core:
             out[name] = _initial(name, shape, seed)
+    if net.inputs == "tokens" and not net.tied and net.head != "seq2seq":
+        out["embedding.weight"] *= np.float32(math.sqrt(net.core.input_size))
     return {name: out[name] for name in shapes(net)}
 
 

@@ -1,7 +1,8 @@
 """Multi-query associative recall: pairs of key and value, then each key once more: which value?
 
 After zoology (arXiv 2312.04927; there 8192 symbols and 64 steps or more). Keys and values are
-adjacent, so a width of two binds them; recall needs a comparison with every stored key.
+adjacent, so a width of two binds them; recall needs a comparison with every stored key. Who only
+knows which values were shown reaches `SHOWN`, and networks rest there for long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from impls.nets import Batch
 STEPS, PAIRS, VOCABULARY = 32, 4, 32
 KEYS, VALUES = VOCABULARY // 2 - 1, VOCABULARY // 2
 """Symbol 0 is nothing, 1..15 are keys, 16..31 values."""
+SHOWN = 0.3372
+"""Expected share of the most frequent of four values drawn from 16: 1/4 where all differ."""
 VERSION = 1
 
 
@@ -26,11 +29,11 @@ def _distinct(generator: np.random.Generator, sequences: int, among: int, count:
 def draw(generator: np.random.Generator, sequences: int) -> Batch:
     """Symbols int32 [T, B]: 4 pairs, then the keys again, each once, at random later steps.
 
-    Keys of a sequence differ, so do its values. The target [T, B] at a repeated key is its value
+    Keys of a sequence differ, values may repeat. The target [T, B] at a repeated key is its value
     less 16; only these steps count.
     """
     keys = 1 + _distinct(generator, sequences, KEYS, PAIRS)
-    values = _distinct(generator, sequences, VALUES, PAIRS)
+    values = generator.integers(0, VALUES, (PAIRS, sequences), dtype=np.int32)
     asked = 2 * PAIRS + _distinct(generator, sequences, STEPS - 2 * PAIRS, PAIRS)
     inputs = np.zeros((STEPS, sequences), np.int32)
     inputs[0 : 2 * PAIRS : 2] = keys
@@ -68,6 +71,6 @@ task = Task(
     },
     batch_size=32,
     steps=350,
-    input_size=32,
+    input_size=64,
     make=_data,
 )  # fmt: skip

@@ -60,6 +60,6 @@ task = Task(
     },
     batch_size=32,
     steps=350,
-    input_size=32,
+    input_size=64,
     make=_data,
 )  # fmt: skip
