@@ -113,6 +113,13 @@ def contenders(key: str, value: Any) -> tuple[str, ...] | str:
     return names
 
 
+def implementations(key: str, value: Any) -> tuple[str, ...]:
+    """A list of different implementations."""
+    if value == "all":
+        raise UsageError(f'{key} = "all": give a list of implementations')
+    return tuple(contenders(key, value))
+
+
 def modes(key: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
     """Words of `allowed`, "default" among them, whose rows every other mode is read beside."""
     found = tuple(words(key, value, allowed))

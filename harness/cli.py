@@ -1,4 +1,4 @@
-"""The command `quasibench`: list, doctor, plan, speed, check, report, run.
+"""The command `quasibench`: list, doctor, plan, speed, ablate, check, report, run.
 
 Bad input ends in one line on stderr and exit code 2, Ctrl-C in 130, a run whose pages or checks
 failed in 1.
@@ -81,6 +81,42 @@ def speed(
         show_plan(profile, out, budget, only or [])
         return
     raise typer.Exit(run_profile(profile, out, budget, only or [], repair=repair, parts=("speed",)))
+
+
+@app.command()
+def ablate(
+    profile: Annotated[
+        str, typer.Argument(help="an ablation's name (quick, claim) or a TOML file")
+    ] = "quick",
+    profile_option: Annotated[
+        str | None, typer.Option("--profile", help="the same as the argument")
+    ] = None,
+    impl: Annotated[
+        str | None, typer.Option("--impl", help="implementation of the QRNN, e.g. jax_native")
+    ] = None,
+    out: Out = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="task=a,b or arm=a,b (repeatable)")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="final seeds per arm")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="task=file, for tasks on a local file")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan only")] = False,
+    again: Annotated[bool, typer.Option("--again", help="train everything once more")] = False,
+    retry: Annotated[
+        str | None, typer.Option("--retry", help="try these again, e.g. crash,timeout")
+    ] = None,
+    repair: Repair = False,
+) -> None:
+    """Train an ablation: arms x tasks x seeds, planned and printed first; resumes what was left."""
+    from harness import ablation_command
+
+    code = ablation_command.ablate(
+        profile_option or profile, impl, out, only or [], seeds, data or [],
+        dry_run=dry_run, again=again, retry=retry, repair=repair,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -34,6 +34,7 @@ class Profile:
         baseline: "auto" (the fastest LSTM of the cell) or an implementation's name.
         contenders: "all" (without those that compile for minutes, see `compile`) or names of
             implementations, which are measured whether they compile or not.
+        without: implementations that "all" leaves out too.
         twins: who gets an A/A twin, the "baseline" or "all".
         repeats: sittings per grid point.
         compile: whether `contenders = "all"` has the implementations too that take minutes to
@@ -77,6 +78,7 @@ class Profile:
     overhead_s: float = sum(OVERHEAD_S.values())
     modes: tuple[str, ...] = ("default",)
     drop: str = "dearest"
+    without: tuple[str, ...] = ()
     device_tests_s: float | None = None
 
     @property
@@ -194,6 +196,10 @@ def _fitting(head: dict[str, Any]) -> dict[str, Any]:
     chosen, baseline = head["contenders"], head["baseline"]
     if chosen != "all" and baseline != "auto" and baseline not in chosen:
         raise UsageError(f"baseline = {baseline!r} is not among the contenders: add it there")
+    if "without" in head and chosen != "all":
+        raise UsageError('without: only contenders = "all" leaves something out: remove it')
+    if baseline in head.get("without", ()):
+        raise UsageError(f"baseline = {baseline!r} is left out by `without`: remove it there")
     if head.get("max_rounds", Profile.max_rounds) < head.get("min_rounds", MIN_ROUNDS):
         raise UsageError(f"max_rounds = {head['max_rounds']}: less than min_rounds")
     head["budget_s"] = head.pop("budget")
@@ -210,6 +216,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "threads": checked.threads,
     "baseline": lambda key, value: checked.implementation(key, value, ("auto",)),
     "contenders": checked.contenders,
+    "without": checked.implementations,
     "twins": lambda key, value: checked.one_of(key, value, ("baseline", "all")),
     "repeats": checked.whole,
     "compile": checked.flag,

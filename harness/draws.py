@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BIAS_SCALE = 0.1
 """Standard deviation of the random biases: large enough that the gate sees a lost bias."""
+CONSTANT_AT_FIRST = (".bias", ".shift", ".scale")
 CARRY_SCALE = 0.5
 """Standard deviation of the random h and c that a `step` starts from."""
 
@@ -45,7 +46,7 @@ def work_of(point: Point, spec: ModelSpec, seed: int) -> Work:
 
 
 def params_of(spec: ModelSpec, point: Point, seed: int) -> dict[str, np.ndarray]:
-    """Canonical parameters by name: `impls.params.init` with small random biases.
+    """Canonical parameters by name: `impls.params.init`, biases and the like moved a little.
 
     Raises:
         SpecError: the family has no canonical parameters; its card must bring `init`.
@@ -53,8 +54,9 @@ def params_of(spec: ModelSpec, point: Point, seed: int) -> dict[str, np.ndarray]
     dtype = point.placement.dtype
     out = params.init(spec, seed, dtype)
     for name, value in out.items():
-        if name.endswith(".bias"):
-            out[name] = _normal(name, value.shape, dtype, seed, BIAS_SCALE)
+        if name.endswith(CONSTANT_AT_FIRST):
+            moved = value + _normal(name, value.shape, dtype, seed, BIAS_SCALE)
+            out[name] = params.as_dtype(moved, dtype)
     return out
 
 

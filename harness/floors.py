@@ -1,7 +1,7 @@
 """The least time a piece of work can take on a machine: analytic FLOPs and bytes over ceilings.
 
-Formulas: README.md here, "Floors", with M = B*T positions,
-C inputs, H hidden units, K taps, G gates (f 2, fo 3, ifo 4), e bytes per element. Timing tools'
+Formulas: README.md here, "Floors", with M = B*T positions, C inputs, H hidden units, K taps, G
+gates (f 2, fo 3, ifo 4, a gated convolution 2), e bytes per element. Timing tools'
 own FLOP counters are of no use here: they report 0 for nn.LSTM and ignore a scan's length.
 """
 
@@ -33,7 +33,7 @@ class Cost:
         transcendentals: activations, each one exponential.
         calls: calls of the framework, one for each layer and direction, twice that in training.
         staged: (name, flops, bytes) of separate kernels that hand their results over in memory.
-        serial_steps: dependent steps, one after the other (an LSTM's; 0 for a QRNN).
+        serial_steps: dependent steps, one after the other (an LSTM's; 0 for every other).
     """
 
     flops: int
@@ -128,7 +128,7 @@ def cost(spec: ModelSpec, kind: str, batch: int, steps: int, dtype: str) -> Cost
         (f"layers.{layer}.{direction}.{name}", flops, elements * item)
         for layer in range(spec.layers)
         for direction in spec.directions
-        for name, flops, elements in _STAGES[spec.family](spec, kind, layer, positions)
+        for name, flops, elements in _STAGES[spec.family](spec, kind, layer, positions, steps)
     ]
     training = kind in ("backward", "train_step")
     outputs, weights = positions * spec.output_size, params.count(spec)
@@ -138,7 +138,7 @@ def cost(spec: ModelSpec, kind: str, batch: int, steps: int, dtype: str) -> Cost
     return Cost(
         flops=sum(flops for _, flops, _ in staged),
         bytes=_fused_bytes(kind, positions * spec.input_size, outputs, weights, item),
-        transcendentals=positions * spec.layers * spec.output_size * _activations(spec),
+        transcendentals=_transcendentals(spec, positions, steps),
         calls=spec.layers * len(spec.directions) * (2 if training else 1),
         staged=tuple(staged),
         serial_steps=_serial_steps(spec, steps) * (2 if training else 1),
@@ -151,7 +151,7 @@ def pooling_bytes(spec: ModelSpec, kind: str, positions: int, dtype: str) -> int
     Forward: gate sums in, y out. Backward: that, then gate sums and dy in, their gradients out.
     `positions` are steps times sequences.
     """
-    stages = _qrnn_stages(spec, kind, 0, positions)
+    stages = _qrnn_stages(spec, kind, 0, positions, 1)
     return sum(size for name, _, size in stages if name.startswith("pool")) * ITEM_BYTES[dtype]
 
 
@@ -192,8 +192,11 @@ def _gemm_rate(ceilings: Ceilings, dtype: str) -> float:
     return ceilings.gemm_flops[dtype]
 
 
-def _qrnn_stages(spec: ModelSpec, kind: str, layer: int, positions: int) -> list[Stage]:
-    """Stages of one direction of one layer, bytes in elements."""
+def _qrnn_stages(spec: ModelSpec, kind: str, layer: int, positions: int, steps: int) -> list[Stage]:
+    """Stages of one direction of one layer, bytes in elements.
+
+    A gated convolution has the same: its gates are joined where a QRNN's are pooled.
+    """
     inputs, hidden, gates = spec.layer_input_size(layer), spec.hidden_size, len(spec.gates)
     weights = spec.kernel_width * inputs * gates * hidden
     flops = 2 * positions * weights
@@ -207,7 +210,7 @@ def _qrnn_stages(spec: ModelSpec, kind: str, layer: int, positions: int) -> list
     return stages
 
 
-def _lstm_stages(spec: ModelSpec, kind: str, layer: int, positions: int) -> list[Stage]:
+def _lstm_stages(spec: ModelSpec, kind: str, layer: int, positions: int, steps: int) -> list[Stage]:
     """Stages of one direction of one layer, bytes in elements; the weights are read once."""
     inputs, hidden = spec.layer_input_size(layer), spec.hidden_size
     gates, own = 4 * positions * hidden, 4 * hidden * hidden
@@ -228,12 +231,56 @@ def _lstm_stages(spec: ModelSpec, kind: str, layer: int, positions: int) -> list
     return stages
 
 
-_STAGES = {"qrnn": _qrnn_stages, "lstm": _lstm_stages}
+def _pairs(positions: int, steps: int) -> int:
+    """(step, earlier or same step) pairs of a causal layer: M (T + 1) / 2."""
+    return positions * (steps + 1) // 2
 
 
-def _activations(spec: ModelSpec) -> int:
-    """Per hidden unit and step; the backward pass can reuse those of the forward pass."""
-    return LSTM_TRANSCENDENTALS if spec.family == "lstm" else len(spec.gates)
+def _attention_stages(
+    spec: ModelSpec, kind: str, layer: int, positions: int, steps: int
+) -> list[Stage]:
+    """Stages of one Transformer layer, bytes in elements; norms and positions move with products.
+
+    A pair of steps costs 2 H multiply-adds forward (score, weighted value) and 4 H backward; the
+    weights of the pairs never meet the memory.
+    """
+    inputs, hidden = spec.layer_input_size(layer), spec.hidden_size
+    wide, training = params.INNER * hidden, kind in ("backward", "train_step")
+    own = [("qkv", hidden, 3 * hidden), ("out", hidden, hidden)]
+    own += [("up", hidden, wide), ("down", wide, hidden)]
+    products = [("input", inputs, hidden)] * (inputs != hidden) + own
+    stages = []
+    for name, entering, leaving in products:
+        size = 2 * positions * entering * leaving
+        moved = positions * entering + entering * leaving + positions * leaving
+        stages.append((name, size, moved))
+        if training:
+            stages.append((f"{name}_grad_weight", size, moved))
+        # The norm before a product needs its gradient even where nobody asks for that of x.
+        if kind == "backward" or (training and (layer > 0 or name != "input")):
+            stages.append((f"{name}_grad_x", size, moved))
+    pairs, states = _pairs(positions, steps), positions * hidden
+    stages.append(("attend", 4 * pairs * hidden, 4 * states))
+    if training:
+        stages.append(("attend_backward", 8 * pairs * hidden, 8 * states))
+    return stages
+
+
+_STAGES = {
+    "qrnn": _qrnn_stages,
+    "conv": _qrnn_stages,
+    "lstm": _lstm_stages,
+    "attention": _attention_stages,
+}
+
+
+def _transcendentals(spec: ModelSpec, positions: int, steps: int) -> int:
+    """Activations of the forward pass, which the backward pass can use again."""
+    if spec.family == "attention":
+        inner = params.INNER * spec.hidden_size * positions
+        return spec.layers * (inner + spec.heads * _pairs(positions, steps))
+    each = LSTM_TRANSCENDENTALS if spec.family == "lstm" else len(spec.gates)
+    return positions * spec.layers * spec.output_size * each
 
 
 def _fused_bytes(kind: str, inputs: int, outputs: int, weights: int, item: int) -> int:

@@ -11,7 +11,7 @@ import impls
 from harness import clock, floors
 from harness.floors import Ceilings
 from harness.grid import AXES, Contender, Point
-from impls.contract import Implementation, ModelSpec, Placement, spec_fields
+from impls.contract import ADDED_LATER, Implementation, ModelSpec, Placement, spec_fields
 
 UNKNOWN_FACTOR = 3.0
 """A new contender is expected at this many times its floor, as long as nobody timed it."""
@@ -101,7 +101,7 @@ class Forecast:
         self._known[_key(name, row)] = seconds
         point = Point(
             kind=kind,
-            spec=ModelSpec(**{name: row[name] for name in spec_fields()}),
+            spec=ModelSpec(**{name: row[name] for name in spec_fields() if name in row}),
             placement=Placement(row["device"], row["dtype"]),
             batch=row["batch"],
             steps=row["steps"],
@@ -164,7 +164,8 @@ class Forecast:
 
 def _key(name: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes two measurements the same work: all but repeat, family and machine."""
-    return (name, *(fields[axis] for axis in (*AXES, "threads")))
+    usual = {field: getattr(ModelSpec, field) for field in ADDED_LATER}
+    return (name, *({**usual, **fields}[axis] for axis in (*AXES, "threads")))
 
 
 def _numbers(point: Point) -> int:

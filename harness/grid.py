@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.draws import params_of, work_of
 from harness.errors import UsageError, nearest
 from harness.modes import named
-from impls.contract import PARTS, Kind, ModelSpec, Placement, spec_fields
+from impls.contract import ADDED_LATER, PARTS, Kind, ModelSpec, Placement, spec_fields
 
 if TYPE_CHECKING:
     from harness.config import Profile
@@ -57,10 +57,20 @@ class Point:
         out |= {"repeat": self.repeat, "threads": self.threads, **asdict(self.spec)}
         return out | {"zoneout": float(self.spec.zoneout)}
 
+    def identity(self) -> dict[str, Any]:
+        """What the ids are made of: the fields, without those added later where they are as usual.
+
+        So a point that was there before a field was has the id that it had.
+        """
+        usual = ModelSpec()
+        same = {name for name in ADDED_LATER if getattr(self.spec, name) == getattr(usual, name)}
+        own = {name: value for name, value in self.fields().items() if name not in same}
+        return {"protocol_version": PROTOCOL_VERSION, **own}
+
     @property
     def point_id(self) -> str:
         """12 hexadecimal digits that stay the same as long as the point does."""
-        return _digest({"protocol_version": PROTOCOL_VERSION, **self.fields()}, 12)
+        return _digest(self.identity(), 12)
 
     def label(self) -> str:
         """Short words for one line of a terminal, e.g. "forward float32 8 x 128, fo K=2 320"."""
@@ -70,7 +80,7 @@ class Point:
         usual = ModelSpec()
         extra = [
             name if value is True else f"{name}={value}"
-            for name in ("layers", "zoneout", "dense", "bidirectional")
+            for name in ("layers", "zoneout", "dense", "bidirectional", "dilated", "heads")
             if (value := getattr(spec, name)) != getattr(usual, name)
         ]
         extra += ["ragged"] * self.ragged
@@ -116,7 +126,7 @@ def cell_id(point: Point, contender: Contender) -> str:
     """16 hexadecimal digits of one contender at one point."""
     what = {"record": "speed", "impl": contender.impl, "twin": contender.twin}
     what["mode"] = contender.mode
-    return _digest({"protocol_version": PROTOCOL_VERSION, **what, **point.fields()}, 16)
+    return _digest({**what, **point.identity()}, 16)
 
 
 def points(profile: Profile, threads: int | None = None) -> list[Point]:

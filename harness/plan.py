@@ -19,6 +19,7 @@ from harness.floors import Ceilings
 from harness.forecast import HOPED_FACTOR, Forecast
 from harness.grid import Contender, Point, cell_id, points, select
 from impls.contract import Implementation
+from impls.params import stream_hindrance
 
 LSTMS = ("lstm_torch", "lstm_jax")
 """Whose twin is the control where the profile names no baseline, in this order."""
@@ -117,11 +118,13 @@ def build(
 def chosen(profile: Profile) -> tuple[str, ...]:
     """Names of the profile's implementations, installed here or not.
 
-    "all" leaves out those that compile for minutes, unless the profile says `compile = true`.
+    "all" leaves out those of `without`, and those that compile for minutes, unless the profile
+    says `compile = true`.
     """
     if profile.contenders != "all":
         return profile.contenders
-    return tuple(name for name in impls.names() if profile.compile or not impls.compiles(name))
+    names = (name for name in impls.names() if name not in profile.without)
+    return tuple(name for name in names if profile.compile or not impls.compiles(name))
 
 
 class _Lineup:
@@ -201,7 +204,10 @@ def _hindrance(card: Implementation | str, point: Point) -> tuple[str, str] | No
         return "missing", "no CUDA device here: nvidia-smi lists none"
     if point.kind == "step" and point.spec.bidirectional:
         return "unsupported", "a step needs one direction: the reverse one sees the whole sequence"
-    reason = impls.hindrance(card, replace(point.spec, family=card.family), point.placement)
+    spec = replace(point.spec, family=card.family)
+    if point.kind == "step" and (reason := stream_hindrance(spec)):
+        return "unsupported", reason
+    reason = impls.hindrance(card, spec, point.placement)
     return None if reason is None else ("unsupported", reason)
 
 

@@ -20,6 +20,7 @@ from harness.errors import UsageError
 from harness.files import Row
 from harness.modes import WHOLE, named
 from harness.store import SCHEMA_VERSION
+from impls.contract import ADDED_LATER, ModelSpec
 
 COLUMNS = (
     "point_id cell_id sitting_id repeat status noisy reason impl twin mode framework "
@@ -95,6 +96,9 @@ def load(folder: str | Path, *, parts: bool = False) -> pd.DataFrame:
     frame["twin"] = frame["twin"].fillna(False).astype(bool)
     frame["noisy"] = frame["noisy"].fillna(False).astype(bool)
     frame["repeat"] = frame["repeat"].fillna(0).astype(int)
+    for name in ADDED_LATER:
+        if name in frame:
+            frame[name] = frame[name].astype(object).fillna(getattr(ModelSpec, name))
     frame["mode"] = frame["mode"].astype(object).fillna("default").astype(str)
     frame["contender"] = _named(frame["impl"], frame["mode"])
     frame["yardstick"] = _named(frame["baseline"], frame["mode"])

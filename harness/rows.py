@@ -22,7 +22,7 @@ schema_version record run_id profile point_id cell_id sitting_id stale_key attem
 status noisy reason error_type started_at ended_at host_id
 impl twin framework framework_version impl_src_sha256 kind device dtype batch steps ragged
 family input_size hidden_size layers kernel_width pooling zoneout zoneout_mode zoneout_eval
-dense bidirectional parameters threads mode
+dense bidirectional dilated heads parameters threads mode
 gate_error gate_worst gate_tolerance gate_sequences
 clock inner rounds n warmup_n warmup_s steady prepare_s first_call_s min_ns q1_ns median_ns
 q3_ns mean_ns sd_ns ci_lo_ns ci_hi_ns cpu_median_ns cpu_min_ns order_seed

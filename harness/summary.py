@@ -17,7 +17,7 @@ from harness.stats import Interval, geometric_mean
 
 SCENE_FIELDS = (
     "dtype device ragged input_size hidden_size layers kernel_width pooling zoneout zoneout_mode "
-    "zoneout_eval dense bidirectional threads"
+    "zoneout_eval dense bidirectional dilated heads threads"
 ).split()
 """Fields that, where a run varies them, split a batch x steps grid into several."""
 
@@ -26,6 +26,9 @@ MODES = {
     "default": "Called one by one, against the LSTM called so. ",
 }
 """Ways to time a whole layer, each with a baseline of its own, in the order they are told."""
+
+OTHER_FAMILIES = ("conv", "attention")
+"""No recurrent layers: contenders of equal width, which a sentence of their own speaks of."""
 
 SEED = 0
 
@@ -119,9 +122,12 @@ def verdict(frame: pd.DataFrame) -> list[str]:
     frame = labelled(frame)
     if frame.empty:
         return ["This folder holds no measured cell yet."]
-    timed = arms(frame)
+    timed, whole = arms(frame), frame
     if timed.empty:
         return [_why_nothing(frame)]
+    recurrent = ~timed["family"].isin(OTHER_FAMILIES)
+    if recurrent.any():
+        frame, timed = frame[~frame["family"].isin(OTHER_FAMILIES)], timed[recurrent]
     sentences, several = [], timed["mode"].nunique() > 1
     for mode, words in MODES.items():
         own = timed[timed["mode"] == mode]
@@ -130,7 +136,10 @@ def verdict(frame: pd.DataFrame) -> list[str]:
         best = own.loc[own.groupby("point_id")["speedup"].idxmax()]
         first, *rest = _fastest(frame[frame["mode"] == mode])
         sentences += [words * several + first, *rest, _range(best), *_lstm_wins(best)]
-    return [*sentences, *_without_replay(frame), *_left_out(frame)]
+    sentences += _without_replay(frame)
+    if recurrent.any():
+        sentences += _beside(whole)
+    return [*sentences, *_left_out(whole)]
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
@@ -204,6 +213,23 @@ def _without_replay(frame: pd.DataFrame) -> list[str]:
     if not means:
         return []
     return [f"Without a replay of their own, beside the LSTM's replay: {listing(means)}."]
+
+
+def _beside(frame: pd.DataFrame) -> list[str]:
+    """How layers of other families and the same width stand to the LSTM."""
+    timed = arms(frame)
+    timed = timed[timed["family"].isin(OTHER_FAMILIES)]
+    means = [
+        f"{name} {_mean(geometric_mean(own['speedup'].to_list(), SEED))} over "
+        f"{count(len(own), 'grid point')}"
+        for name, own in timed.groupby("contender")
+    ]
+    if not means:
+        return []
+    return [
+        "Layers of other families and the same width, which compute something else, to the LSTM: "
+        f"{listing(means)}."
+    ]
 
 
 def _mean(ratio: Interval) -> str:

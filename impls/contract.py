@@ -27,6 +27,8 @@ ZONEOUT_EVALS = ("off", "expectation")
 PARTS = ("gemm", "pooling")
 """Parts of a layer that an implementation may offer to be timed alone, see `impls.parts`."""
 GATES = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
+CONV_GATES = ("z", "o")
+"""A gated convolution has the QRNN's candidate and output gate, and nothing between the two."""
 LEARNING_RATE = 1e-3
 """Step size of the plain SGD inside a `train_step`."""
 
@@ -49,8 +51,10 @@ def _positive(name: str, value: object) -> None:
 class ModelSpec:
     """What is computed. Every field may be an axis of a grid or a change of an ablation.
 
-    `family` is "qrnn", "lstm" or a family that a foreign implementation brings; the fields that
-    a family does not know (an LSTM's `pooling`, say) are ignored by it.
+    `family` is "qrnn", "lstm", "conv" (gated causal convolution), "attention" (causal pre-norm
+    Transformer encoder) or a family that a foreign implementation brings; the fields that a
+    family does not know (an LSTM's `pooling`, say) are ignored by it. Only "conv" knows `dilated`
+    (layer l looks back in strides of 2**l), only "attention" knows `heads`.
 
     Raises:
         SpecError: a size below 1, an unknown word, or a zoneout outside [0, 1).
@@ -67,9 +71,11 @@ class ModelSpec:
     zoneout_eval: Literal["off", "expectation"] = "off"
     dense: bool = False
     bidirectional: bool = False
+    dilated: bool = False
+    heads: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "hidden_size", "layers", "kernel_width"):
+        for name in ("input_size", "hidden_size", "layers", "kernel_width", "heads"):
             _positive(name, getattr(self, name))
         _one_of("pooling", self.pooling, POOLINGS)
         _one_of("zoneout_mode", self.zoneout_mode, ZONEOUT_MODES)
@@ -77,14 +83,14 @@ class ModelSpec:
         number = isinstance(self.zoneout, (int, float)) and not isinstance(self.zoneout, bool)
         if not number or not 0.0 <= self.zoneout < 1.0:
             raise SpecError(f"zoneout = {self.zoneout!r}: give a probability in [0, 1)")
-        for name in ("dense", "bidirectional"):
+        for name in ("dense", "bidirectional", "dilated"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"{name} = {getattr(self, name)!r}: give true or false")
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """The QRNN's gates in their fused order, e.g. ("z", "f", "o")."""
-        return GATES[self.pooling]
+        """Gates of a QRNN or a convolution in their fused order, e.g. ("z", "f", "o")."""
+        return CONV_GATES if self.family == "conv" else GATES[self.pooling]
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -95,6 +101,14 @@ class ModelSpec:
     def output_size(self) -> int:
         """Features of one output step: D * H."""
         return len(self.directions) * self.hidden_size
+
+    def dilation(self, layer: int) -> int:
+        """Steps between two taps of `layer`: 2**layer where `dilated`, else 1."""
+        return 2**layer if self.dilated and self.family == "conv" else 1
+
+    def window_size(self, layer: int) -> int:
+        """Inputs before the current step that `layer` looks back to: (K - 1) * dilation."""
+        return (self.kernel_width - 1) * self.dilation(layer)
 
     def layer_input_size(self, layer: int) -> int:
         """Features that `layer` sees: C, then D*H, or C + layer*D*H with dense connections."""
@@ -236,6 +250,8 @@ class Implementation:
         parts: by name of PARTS, `(spec, params, placement, work) -> Run` of that part of the layer
             alone, on the inputs that `impls.parts` makes of the work; for kinds forward and
             backward of one layer in one direction.
+        trainer: `(net, params, optimiser, placement) -> Trainer` (see `impls.nets`): whole
+            networks by a foreign framework's own means; cards with a core need none.
     """
 
     name: str
@@ -254,6 +270,11 @@ class Implementation:
     parts: Mapping[str, Callable[[ModelSpec, Arrays, Placement, Work], Run]] = field(
         default_factory=dict, hash=False
     )
+    trainer: Callable[..., Any] | None = None
+
+
+ADDED_LATER = ("dilated", "heads")
+"""Fields that rows recorded before 2026-11-22 lack; they stand for the default there."""
 
 
 def spec_fields() -> tuple[str, ...]:

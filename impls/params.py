@@ -2,8 +2,9 @@
 
 Layout: named gates, time-major, the last tap of a kernel multiplies the current step, and the
 gate `f` keeps the past. A QRNN layer has `layers.<l>.<fwd|rev>.<gate>.weight [K, C, H]` and
-`.bias [H]`; an LSTM layer has `.weight [C, 4, H]`, `.recurrent [H, 4, H]` and `.bias [4, H]`
-with gates in the order i f g o.
+`.bias [H]`, and so has a gated convolution, with the gates z and o alone; an LSTM layer has
+`.weight [C, 4, H]`, `.recurrent [H, 4, H]` and `.bias [4, H]` with gates in the order i f g o. The
+arrays of an attention layer are listed at `_attention_shapes`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import numpy as np
 from impls.contract import Arrays, ModelSpec, SpecError
 
 Shapes = dict[str, tuple[int, ...]]
-FAMILIES = ("qrnn", "lstm")
+FAMILIES = ("qrnn", "lstm", "conv", "attention")
+INNER = 4
+"""Width of a Transformer's inner layer in hidden sizes."""
+NORM_EPSILON = 1e-5
+"""Added to the variance by a Transformer's normalisations."""
+ROTARY_BASE = 10000.0
+"""Pair i of a head of size d is turned by t * ROTARY_BASE ** (-2 i / d) at step t."""
 
 
 def _known(spec: ModelSpec) -> None:
@@ -26,6 +33,30 @@ def _known(spec: ModelSpec) -> None:
             f"family {spec.family!r} has no canonical parameters (known: {', '.join(FAMILIES)}); "
             "its card must bring `init`"
         )
+    if spec.family == "attention" and (reason := attention_hindrance(spec)):
+        raise SpecError(reason)
+
+
+def attention_hindrance(spec: ModelSpec) -> str | None:
+    """Why no causal Transformer has these fields, or None."""
+    if spec.bidirectional:
+        return "bidirectional = true: attention is causal here, give false"
+    if spec.hidden_size % (2 * spec.heads):
+        return (
+            f"hidden_size = {spec.hidden_size} is no multiple of 2 * heads = {2 * spec.heads}: "
+            "rotary positions turn pairs of features of one head"
+        )
+    return None
+
+
+def stream_hindrance(spec: ModelSpec) -> str | None:
+    """Why a sequence of this family cannot be continued from a carried state, or None."""
+    if spec.family == "attention":
+        return (
+            "attention carries no state: it looks back at all earlier inputs, so that what a "
+            "next chunk would need has no fixed size; give whole sequences"
+        )
+    return None
 
 
 def shapes(spec: ModelSpec) -> Shapes:
@@ -46,9 +77,34 @@ def shapes(spec: ModelSpec) -> Shapes:
                 out[f"{at}.recurrent"] = (hidden, 4, hidden)
                 out[f"{at}.bias"] = (4, hidden)
                 continue
+            if spec.family == "attention":
+                own = _attention_shapes(spec, layer)
+                out |= {f"{at}.{name}": shape for name, shape in own.items()}
+                continue
             for gate in spec.gates:
                 out[f"{at}.{gate}.weight"] = (spec.kernel_width, inputs, hidden)
                 out[f"{at}.{gate}.bias"] = (hidden,)
+    return out
+
+
+def _attention_shapes(spec: ModelSpec, layer: int) -> Shapes:
+    """One Transformer layer: `input` only where its input is not H wide, `final_norm` in the last.
+
+    `qkv.weight [H, 3, H]` holds the products of query, key and value, the features of head n at
+    n * H/heads and on.
+    """
+    hidden, inputs = spec.hidden_size, spec.layer_input_size(layer)
+    norm: Shapes = {"scale": (hidden,), "shift": (hidden,)}
+    out: Shapes = {}
+    if inputs != hidden:
+        out |= {"input.weight": (inputs, hidden), "input.bias": (hidden,)}
+    out |= {f"attention_norm.{name}": shape for name, shape in norm.items()}
+    out |= {"qkv.weight": (hidden, 3, hidden), "out.weight": (hidden, hidden)}
+    out |= {f"inner_norm.{name}": shape for name, shape in norm.items()}
+    out |= {"up.weight": (hidden, INNER * hidden), "up.bias": (INNER * hidden,)}
+    out |= {"down.weight": (INNER * hidden, hidden), "down.bias": (hidden,)}
+    if layer == spec.layers - 1:
+        out |= {f"final_norm.{name}": shape for name, shape in norm.items()}
     return out
 
 
@@ -56,7 +112,8 @@ def state_shapes(spec: ModelSpec, batch: int) -> Shapes:
     """Shape of every carried state by name, without the counter "t0".
 
     A QRNN carries `layers.<l>.<dir>.c [B, H]` and, for K > 1, `.window [K-1, B, C]` (the last
-    K-1 inputs in processing order, oldest first); an LSTM carries `.h` and `.c` [B, H].
+    K-1 inputs in processing order, oldest first); an LSTM carries `.h` and `.c` [B, H]; a
+    convolution the `.window` alone, of (K-1) * dilation inputs; attention carries nothing.
 
     Raises:
         SpecError: the family has no canonical state.
@@ -68,9 +125,10 @@ def state_shapes(spec: ModelSpec, batch: int) -> Shapes:
             at = f"layers.{layer}.{direction}"
             if spec.family == "lstm":
                 out[f"{at}.h"] = (batch, spec.hidden_size)
-            out[f"{at}.c"] = (batch, spec.hidden_size)
-            if spec.family == "qrnn" and spec.kernel_width > 1:
-                out[f"{at}.window"] = (spec.kernel_width - 1, batch, spec.layer_input_size(layer))
+            if spec.family in ("qrnn", "lstm"):
+                out[f"{at}.c"] = (batch, spec.hidden_size)
+            if spec.family in ("qrnn", "conv") and spec.kernel_width > 1:
+                out[f"{at}.window"] = (spec.window_size(layer), batch, spec.layer_input_size(layer))
     return out
 
 
@@ -80,7 +138,7 @@ def count(spec: ModelSpec) -> int:
 
 
 def init(spec: ModelSpec, seed: int, dtype: str = "float32") -> dict[str, np.ndarray]:
-    """Initial parameters: weights normal with variance 1 / fan-in, biases zero.
+    """Initial parameters: weights normal with variance 1 / fan-in, biases and shifts zero, scales 1.
 
     Each parameter draws from a stream of its own (seed and name), so that a further layer or
     gate does not move the others. The paper states no initialisation.
@@ -90,8 +148,10 @@ def init(spec: ModelSpec, seed: int, dtype: str = "float32") -> dict[str, np.nda
     """
     out = {}
     for name, shape in shapes(spec).items():
-        if name.endswith(".bias"):
+        if name.endswith((".bias", ".shift")):
             value = np.zeros(shape)
+        elif name.endswith(".scale"):
+            value = np.ones(shape)
         else:
             fan_in = shape[0] * shape[1] if name.split(".")[-2] in spec.gates else shape[0]
             stream = np.random.default_rng(np.random.SeedSequence([seed, crc32(name.encode())]))

@@ -11,7 +11,7 @@ import pytest
 from harness.floors import Ceilings, Cost, cost, floor_s, staged_floor_s
 from impls import params, reference
 from impls.contract import DTYPES, KINDS, ModelSpec, Work
-from impls.reference import lstm, ops, qrnn
+from impls.reference import attention, conv, lstm, ops, qrnn
 
 SPECS = [
     ModelSpec(input_size=3, hidden_size=5, pooling="f", kernel_width=1),
@@ -22,6 +22,10 @@ SPECS = [
     ModelSpec(family="lstm", input_size=3, hidden_size=5),
     ModelSpec(family="lstm", input_size=3, hidden_size=5, layers=3, dense=True),
     ModelSpec(family="lstm", input_size=6, hidden_size=2, layers=2, bidirectional=True),
+    ModelSpec(family="conv", input_size=3, hidden_size=5, kernel_width=3, layers=2, dilated=True),
+    ModelSpec(family="conv", input_size=3, hidden_size=5, layers=2, bidirectional=True, dense=True),
+    ModelSpec(family="attention", input_size=8, hidden_size=8, heads=2, layers=2),
+    ModelSpec(family="attention", input_size=3, hidden_size=8, heads=4, layers=2, dense=True),
 ]
 STEPS, BATCH = 7, 4
 ROUND = Ceilings(
@@ -57,7 +61,7 @@ def products(monkeypatch):
         done.append(array.size * matrix.shape[-1])
         return ops.product(array, matrix)
 
-    for module in (qrnn, lstm):
+    for module in (qrnn, lstm, conv, attention):
         tree = ast.fix_missing_locations(
             CountedProducts().visit(ast.parse(inspect.getsource(module)))
         )
@@ -79,6 +83,8 @@ def work_of(spec, kind):
 @pytest.mark.parametrize("kind", ["forward", "backward", "step"])
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_flops_are_those_of_the_products_that_the_oracle_does(spec, kind, products):
+    if kind == "step" and spec.family == "attention":
+        kind = "forward"  # it knows no step
     if kind == "step" and spec.bidirectional:
         spec = replace(spec, bidirectional=False)
     reference.run(spec, params.init(spec, 0), work_of(spec, kind))
@@ -88,9 +94,11 @@ def test_flops_are_those_of_the_products_that_the_oracle_does(spec, kind, produc
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_a_train_step_saves_the_gradient_of_x_and_nothing_else(spec, products):
     reference.run(spec, params.init(spec, 0), work_of(spec, "train_step"))
-    taps = spec.kernel_width if spec.family == "qrnn" else 1
-    gates = len(spec.gates) if spec.family == "qrnn" else 4
+    taps = spec.kernel_width if spec.family in ("qrnn", "conv") else 1
+    gates = {"lstm": 4, "attention": 1}.get(spec.family, len(spec.gates))
     unneeded = STEPS * BATCH * taps * spec.input_size * gates * spec.output_size
+    if spec.family == "attention" and spec.input_size == spec.hidden_size:
+        unneeded = 0  # its first norm needs the gradient of what it gives in any case
     assert cost(spec, "train_step", BATCH, STEPS, "float32").flops == 2 * (sum(products) - unneeded)
 
 
@@ -105,6 +113,25 @@ def test_the_paper_layer_costs_what_the_formulas_give_by_hand():
         ("layers.0.fwd.conv", 314_572_800, 4 * (256 * 320 + 640 * 960 + 256 * 960)),
         ("layers.0.fwd.pool", 0, 4 * 4 * 256 * 320),
     )
+
+
+def test_an_attention_layer_costs_what_the_formulas_give_by_hand():
+    spec = ModelSpec(family="attention", input_size=320, hidden_size=320)
+    found = cost(spec, "forward", 8, 32, "float32")
+    pairs = 8 * 32 * 33 // 2
+    assert found.flops == 2 * 256 * 12 * 320 * 320 + 2 * 2 * pairs * 320
+    assert found.transcendentals == 256 * 4 * 320 + 4 * pairs
+    norms, biases = 3 * 2 * 320, 5 * 320
+    assert params.count(spec) == 12 * 320 * 320 + norms + biases
+    assert (found.calls, found.serial_steps) == (1, 0)
+
+
+def test_a_convolution_costs_two_thirds_of_an_fo_layer():
+    qrnn_layer = ModelSpec(input_size=320, hidden_size=320)
+    conv_layer = replace(qrnn_layer, family="conv")
+    found, other = (cost(s, "backward", 8, 32, "float32") for s in (conv_layer, qrnn_layer))
+    assert 3 * found.flops == 2 * other.flops
+    assert 3 * found.transcendentals == 2 * other.transcendentals
 
 
 def test_training_bytes_are_x_weights_y_and_x_dy_grad_x_and_twice_the_weights():

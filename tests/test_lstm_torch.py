@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import impls
+from impls import reference
 from impls.contract import ModelSpec, Placement
 from tests.torch_works import (
     TOLERANCE,
@@ -18,6 +19,8 @@ from tests.torch_works import (
 )
 
 torch = pytest.importorskip("torch")
+
+from impls._torch.session import CoreSession  # noqa: E402
 
 NAME = "lstm_torch"
 LAYER = ModelSpec(family="lstm", input_size=24, hidden_size=32)
@@ -38,6 +41,39 @@ def test_values_states_and_gradients_equal_the_oracle(dtype, layers, bidirection
 def test_a_bfloat16_layer_equals_the_oracle(bidirectional, lengths):
     spec = replace(LAYER, bidirectional=bidirectional)
     check_against_oracle(NAME, spec, "bfloat16", batch=4, steps=33, lengths=lengths)
+
+
+@pytest.mark.parametrize("lengths", [None, RAGGED])
+@pytest.mark.parametrize("stack", [{}, {"bidirectional": True}, {"dense": True, "layers": 2}])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_core_alone_equals_the_oracle(dtype, stack, lengths):
+    spec, placement = replace(LAYER, **stack), Placement(dtype=dtype)
+    for kind in ("backward", "train_step"):
+        given = work(spec, kind, dtype, lengths=lengths)
+        params = parameters(spec, dtype)
+        session = CoreSession(impls.get(NAME).core(), spec, params, placement)
+        result = run(session, given)
+        if kind == "train_step":
+            result |= {f"param.{key}": value for key, value in session.export().items()}
+        expected = reference.run(spec, params, given)
+        assert set(result) == set(expected)
+        for key, value in expected.items():
+            assert distance(result[key], value) <= TOLERANCE[dtype], key
+
+
+@pytest.mark.parametrize("lengths", [None, RAGGED])
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+def test_the_core_runs_onednn_on_a_cpu_with_and_without_lengths(kind, lengths):
+    session = CoreSession(impls.get(NAME).core(), LAYER, parameters(LAYER), Placement())
+    prepared = session.prepare(work(LAYER, kind, lengths=lengths))
+    with torch.profiler.profile() as profile:
+        prepared()
+    assert "aten::mkldnn_rnn_layer" in {event.key for event in profile.key_averages()}
+
+
+def test_dense_layers_of_the_card_equal_the_oracle():
+    spec = replace(LAYER, dense=True, layers=3, bidirectional=True)
+    check_against_oracle(NAME, spec, lengths=RAGGED)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -115,8 +151,7 @@ def test_a_forward_pass_keeps_nothing_for_a_backward_one():
 def test_the_card_refuses_with_a_reason():
     card = impls.get(NAME)
     assert "'qrnn'" in card.unsupported(ModelSpec(), Placement())
-    assert "dense" in card.unsupported(replace(LAYER, dense=True, layers=2), Placement())
-    assert card.unsupported(replace(LAYER, dense=True), Placement()) is None
+    assert card.unsupported(replace(LAYER, dense=True, layers=2), Placement()) is None
     assert card.unsupported(replace(LAYER, layers=2, bidirectional=True), Placement()) is None
 
 

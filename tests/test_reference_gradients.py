@@ -101,6 +101,26 @@ def test_lstm_gradients_are_central_differences(lengths, bidirectional, dense):
     assert_gradients(spec, work(spec, lengths=lengths))
 
 
+@pytest.mark.parametrize("lengths", [None, (5, 2, 1)])
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("dilated", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
+def test_conv_gradients_are_central_differences(lengths, width, dilated, bidirectional, dense):
+    spec = replace(BASE, family="conv", kernel_width=width, dilated=dilated, layers=3)
+    spec = replace(spec, bidirectional=bidirectional, dense=dense)
+    assert_gradients(spec, work(spec, lengths=lengths))
+
+
+@pytest.mark.parametrize("lengths", [None, (5, 2, 1)])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("input_size", [8, 3])
+@pytest.mark.parametrize("dense", [False, True])
+def test_attention_gradients_are_central_differences(lengths, heads, input_size, dense):
+    spec = ModelSpec("attention", input_size, 8, layers=2, heads=heads, dense=dense)
+    assert_gradients(spec, work(spec, lengths=lengths))
+
+
 @pytest.mark.parametrize("family", ["qrnn", "lstm"])
 def test_an_absent_state_is_zero_and_has_gradients_too(family):
     spec = replace(BASE, family=family)
@@ -112,9 +132,9 @@ def test_an_absent_state_is_zero_and_has_gradients_too(family):
         np.testing.assert_array_equal(value, explicit[name])
 
 
-@pytest.mark.parametrize("family", ["qrnn", "lstm"])
+@pytest.mark.parametrize("family", ["qrnn", "lstm", "conv", "attention"])
 def test_every_single_entry_has_its_own_derivative(family):
-    spec = replace(BASE, family=family, kernel_width=2, hidden_size=2)
+    spec = replace(BASE, family=family, kernel_width=2, hidden_size=2, heads=1)
     given, weights = work(spec, steps=3, batch=2, lengths=(3, 1)), tree(spec)
     out = run(spec, weights, given)
     for name in gradient_names(spec, 2):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from impls.contract import ModelSpec
-from impls.params import FAMILIES
+from impls.params import stream_hindrance
 
 BASIC = ("values_equal_oracle", "states_equal_oracle", "gradients_equal_oracle")
 ZONEOUT = (
@@ -30,6 +30,15 @@ LONG = ("long_sequences_stay_accurate", "long_stream_equals_sequence")
 TRAIN = ("train_step_equals_oracle",)
 PADDED = ("padded_equals_per_sequence", "padded_gradients_equal_per_sequence")
 DIRECTIONS = ("reverse_is_flipped_back", "directions_have_their_own_weights")
+KNOWS = {
+    "qrnn": ("pooling", "kernel_width", "zoneout", "zoneout_mode", "zoneout_eval"),
+    "lstm": (),
+    "conv": ("kernel_width", "dilated"),
+    "attention": ("heads",),
+}
+"""Fields beside the sizes, `dense` and `bidirectional` that a family reads."""
+CASE_HEADS = 2
+"""Heads of the attention cases; their hidden sizes are rounded up to what two heads can have."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,11 @@ class Case:
     def label(self) -> str:
         """The case in short words, e.g. "fo K=2 L=1 C=5 H=7 B=3 T=9 ragged"."""
         spec = self.spec
-        words = [spec.pooling, f"K={spec.kernel_width}"] if spec.family != "lstm" else ["lstm"]
+        knows = KNOWS.get(spec.family, KNOWS["qrnn"])
+        words = [spec.pooling] if "pooling" in knows else [spec.family]
+        words += [f"K={spec.kernel_width}"] if "kernel_width" in knows else []
+        words += ["dilated"] * spec.dilated
+        words += [f"heads={spec.heads}"] if "heads" in knows else []
         words += [f"L={spec.layers}", f"C={spec.input_size}", f"H={spec.hidden_size}"]
         words += [f"B={self.batch}", f"T={self.steps}"]
         words += ["dense"] if spec.dense else []
@@ -169,22 +182,34 @@ def for_family(cases: Iterable[Case], family: str) -> list[Case]:
     """The cases as another family sees them.
 
     An LSTM knows no pooling, kernel width or zoneout; cases that differ in these alone become one
-    with the checks of all. A family that `impls.params` does not know starts from zero states only:
-    nobody but itself can say which others there are.
+    with the checks of all. A convolution is dilated where it has several layers, attention has two
+    heads and sizes that they can share; neither sees zoneout. A family that `impls.params` does not
+    know starts from zero states only: nobody but itself can say which others there are.
     """
     merged: dict[object, Case] = {}
     for case in cases:
-        spec, training = replace(case.spec, family=family), case.training
-        if family == "lstm":
-            plain = ModelSpec(family=family)
-            ignored = ("pooling", "kernel_width", "zoneout", "zoneout_mode", "zoneout_eval")
-            spec = replace(spec, **{name: getattr(plain, name) for name in ignored})
-            training = False
-        carried = case.carried and family in FAMILIES
-        case = replace(case, spec=spec, training=training, carried=carried)
+        case = _seen_by(family, case)
         key = replace(case, name="", checks=())
         if key in merged:
             checks = dict.fromkeys((*merged[key].checks, *case.checks))
             case = replace(merged[key], checks=tuple(checks))
         merged[key] = case
     return list(merged.values())
+
+
+def _seen_by(family: str, case: Case) -> Case:
+    if family not in KNOWS:
+        return replace(case, spec=replace(case.spec, family=family), carried=False)
+    if family == "qrnn":
+        return replace(case, spec=replace(case.spec, family=family))
+    plain = ModelSpec()
+    ignored = {name: getattr(plain, name) for name in KNOWS["qrnn"] if name not in KNOWS[family]}
+    spec = replace(case.spec, family=family, **ignored)
+    if family == "conv":
+        spec = replace(spec, dilated=spec.layers > 1)
+    if family == "attention":
+        unit = 2 * CASE_HEADS
+        hidden = -(-spec.hidden_size // unit) * unit
+        spec = replace(spec, hidden_size=hidden, heads=CASE_HEADS)
+    carried = case.carried and stream_hindrance(spec) is None
+    return replace(case, spec=spec, training=False, carried=carried)

@@ -11,6 +11,7 @@ import numpy as np
 from harness.conformance.cases import Case
 from harness.conformance.subject import Subject
 from impls.contract import DTYPES, Implementation, ModelSpec, Placement
+from impls.params import stream_hindrance
 from impls.reference import has_oracle
 
 
@@ -65,6 +66,7 @@ class Check:
         applies: whether the claim says anything about a ModelSpec.
         kinds: the kinds of Work that it asks for.
         dtypes: the dtypes for which it means anything.
+        streams: it carries a state from one work to the next.
     """
 
     name: str
@@ -74,11 +76,16 @@ class Check:
     applies: Callable[[ModelSpec], bool]
     kinds: tuple[str, ...]
     dtypes: tuple[str, ...]
+    streams: bool = False
 
     def suits(self, spec: ModelSpec, dtype: str) -> bool:
         """Whether the check can be asked of this spec in this dtype at all."""
         known = has_oracle(spec.family) or not self.needs_oracle
         return known and dtype in self.dtypes and self.applies(spec)
+
+    def hindrance(self, spec: ModelSpec) -> str | None:
+        """Why the check cannot be made of this family, or None."""
+        return stream_hindrance(spec) if self.streams else None
 
     def __call__(self, card: Implementation, placement: Placement, case: Case) -> Measured:
         """Return the worst measured quantity.
@@ -116,12 +123,13 @@ def check(
     applies: Callable[[ModelSpec], bool] = every_spec,
     kinds: tuple[str, ...] = ("forward",),
     dtypes: tuple[str, ...] = DTYPES,
+    streams: bool = False,
 ) -> Callable[[Callable[[Subject], Measured]], Check]:
     """Make a `check_<name>(subject) -> Measured` function a registered Check."""
 
     def register(measure: Callable[[Subject], Measured]) -> Check:
         name = measure.__name__.removeprefix("check_")
-        CHECKS[name] = Check(name, claim, measure, needs_oracle, applies, kinds, dtypes)
+        CHECKS[name] = Check(name, claim, measure, needs_oracle, applies, kinds, dtypes, streams)
         return CHECKS[name]
 
     return register

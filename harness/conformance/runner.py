@@ -33,7 +33,7 @@ def pairs(
             reason = impls.hindrance(card, case.spec, placement)
             for name in case.checks:
                 if CHECKS[name].suits(case.spec, dtype):
-                    yield placement, case, CHECKS[name], reason
+                    yield placement, case, CHECKS[name], reason or CHECKS[name].hindrance(case.spec)
 
 
 def run_checks(
@@ -46,7 +46,7 @@ def run_checks(
 
     `cases` is `quick_set()` where it is not given. A row's `status` is "passed", "failed" (the
     claim does not hold, or the implementation raised), "unsupported" (the card refuses the spec,
-    or `prepare` raised NotImplementedError) or "missing" (one row: the framework is absent).
+    the family has no state to carry, or `prepare` raised NotImplementedError) or "missing" (one row: the framework is absent).
     `error` is null where it is not a finite number.
     """
     lacking = impls.missing(card)

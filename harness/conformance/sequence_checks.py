@@ -49,7 +49,9 @@ def _stream_is_sequence(subject: Subject, cuts: list[int]) -> Measured:
 
 
 @check(
-    "a sequence in uneven chunks equals one pass, outputs and final state", applies=one_direction
+    "a sequence in uneven chunks equals one pass, outputs and final state",
+    applies=one_direction,
+    streams=True,
 )
 def check_stream_equals_sequence(subject: Subject) -> Measured:
     """`forward` over chunks of which one is a single step, carrying the state."""
@@ -58,7 +60,11 @@ def check_stream_equals_sequence(subject: Subject) -> Measured:
     return _stream_is_sequence(subject, cuts)
 
 
-@check("4096 steps in chunks equal one pass: nothing is lost between chunks", applies=one_direction)
+@check(
+    "4096 steps in chunks equal one pass: nothing is lost between chunks",
+    applies=one_direction,
+    streams=True,
+)
 def check_long_stream_equals_sequence(subject: Subject) -> Measured:
     """`forward` over a long case in two chunks of uneven length."""
     steps = subject.case.steps
@@ -69,6 +75,7 @@ def check_long_stream_equals_sequence(subject: Subject) -> Measured:
     "decoding step by step equals one pass, outputs and state",
     applies=one_direction,
     kinds=("forward", "step"),
+    streams=True,
 )
 def check_steps_equal_sequence(subject: Subject) -> Measured:
     """The kind `step` over the first half, against `forward` over these steps."""

@@ -121,15 +121,15 @@ class Subject:
 
     @property
     def params(self) -> dict[str, np.ndarray]:
-        """Parameters of the case, with random biases in place of initial zeros."""
+        """Parameters of the case, with random values in place of initial zeros and ones."""
         return _data.get((self.case, self.dtype, self.card.init), self._params)
 
     def _params(self) -> dict[str, np.ndarray]:
         make = self.card.init or canonical.init
         out = {}
         for name, value in make(self.spec, 11).items():
-            if not np.any(value):
-                value = self.random(*value.shape, stream=name, scale=0.5)
+            if np.ptp(value) == 0.0:
+                value = value + self.random(*value.shape, stream=name, scale=0.5)
             out[name] = self.cast(np.asarray(value, np.float32))
         return out
 

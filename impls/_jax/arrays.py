@@ -38,6 +38,12 @@ def state_dtype(dtype: np.dtype) -> np.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def format_of(placement: Placement, name: str) -> np.dtype:
+    """Weights and windows in the I/O format, biases and carried states wide."""
+    dtype = dtype_of(placement)
+    return dtype if name.endswith(("weight", "recurrent", "window")) else state_dtype(dtype)
+
+
 def numbers_of(placement: Placement) -> AbstractContextManager[Any]:
     """A context in which JAX traces and moves the placement's numbers.
 

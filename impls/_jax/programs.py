@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from impls._jax.arrays import device_of, dtype_of, state_dtype
+from impls._jax.arrays import device_of, format_of
 from impls._jax.ops import valid_steps, where_valid
 from impls._jax.stack import Core, stack
 from impls.contract import LEARNING_RATE, ModelSpec, Placement
@@ -44,9 +44,7 @@ class Program:
 
     def format(self, name: str) -> np.dtype:
         """Weights and windows in the I/O format, biases and carried states wide."""
-        dtype = dtype_of(self.placement)
-        narrow = name.endswith(("weight", "recurrent", "window"))
-        return dtype if narrow else state_dtype(dtype)
+        return format_of(self.placement, name)
 
     def _network(self, params: Tree, x: jax.Array, state: Tree, inputs: Tree) -> Tree:
         lengths, mask = inputs["lengths"], inputs["mask"]

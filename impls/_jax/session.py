@@ -12,7 +12,7 @@ from impls._jax.programs import Executable, Program, Tree, copied
 from impls._jax.stack import Core
 from impls._jax.zoneout import words
 from impls.contract import Arrays, ModelSpec, Placement, SpecError, Work
-from impls.params import shapes, state_shapes
+from impls.params import shapes, state_shapes, stream_hindrance
 from impls.reference.philox import key_of
 
 RESTORE_AFTER = 100
@@ -112,6 +112,7 @@ class CoreSession:
 
         Raises:
             SpecError: a kind, a feature number or a state name that this spec does not have.
+            NotImplementedError: a step of a family that carries no state.
         """
         self._check(work)
         program = self._program(work.kind)
@@ -140,6 +141,8 @@ class CoreSession:
         spec, states = self._spec, state_shapes(self._spec, work.x.shape[1])
         if work.kind == "step" and spec.bidirectional:
             raise SpecError("kind 'step' is not defined on a bidirectional spec: use 'forward'")
+        if work.kind == "step" and (reason := stream_hindrance(spec)):
+            raise NotImplementedError(f"kind 'step': {reason}")
         if work.x.shape[2] != spec.input_size:
             raise SpecError(
                 f"x has {work.x.shape[2]} features, the spec has input_size {spec.input_size}"
@@ -147,7 +150,8 @@ class CoreSession:
         for what, given in (("state", work.state), ("dstate", work.dstate)):
             for name, value in given.items():
                 if name not in states and name != "t0":
-                    raise SpecError(f"{what} {name!r}: this spec has only {', '.join(states)}")
+                    known = f"only {', '.join(states)}" if states else "none"
+                    raise SpecError(f"{what} {name!r}: this spec has {known}")
                 if name != "t0" and np.shape(value) != states[name]:
                     raise SpecError(
                         f"{what} {name!r} has shape {np.shape(value)}: give {states[name]}"

@@ -42,6 +42,10 @@ def within(tensors: Tensors, place: str) -> dict[str, jax.Array]:
     return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
 
 
+Between = Callable[[jax.Array, int], jax.Array]
+"""between(y, layer): what a layer's output [T, B, D*H] becomes on its way to the next layer."""
+
+
 def zero_state(spec: ModelSpec, like: jax.Array) -> dict[str, jax.Array]:
     """Zero states for x = `like` [T, B, C]; windows in x's dtype, the rest float32 at least."""
     wide = state_dtype(like.dtype)
@@ -59,6 +63,7 @@ def stack(
     state: Tensors,
     lengths: jax.Array | None = None,
     mask: Mask | None = None,
+    between: Between | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """All layers over a batch; a dense layer sees [the input of the layer below | its output].
 
@@ -66,6 +71,7 @@ def stack(
         params: by canonical name.
         x: [T, B, C]; padded steps may hold anything, NaN included.
         state: by full name, "layers.0.fwd.c"; what is absent starts at zero.
+        between: applied to every layer's output but the last one's; None = handed on as it is.
 
     Returns:
         y [T, B, D*H] of the last layer and the final states by full name.
@@ -82,6 +88,7 @@ def stack(
         outputs.append(out)
         if direction == spec.directions[-1]:
             y = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)
-            features = jnp.concatenate([features, y], axis=2) if spec.dense else y
+            handed = y if between is None or layer == spec.layers - 1 else between(y, layer)
+            features = jnp.concatenate([features, handed], axis=2) if spec.dense else handed
             outputs = []
     return y, finals

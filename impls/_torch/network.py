@@ -32,8 +32,14 @@ class Network(Protocol):
         """Parameters or gradients in the layout of `leaves`, by canonical name and shape."""
 
 
+JOINED = ("qrnn", "conv")
+"""Families whose gates are kept as one matrix per layer and direction."""
+WIDE = ("bias", "scale", "shift")
+"""Ends of the names of parameters that are float32 at least."""
+
+
 class CoreNetwork:
-    """A stack of one core; a QRNN's gates are kept as one matrix per layer and direction."""
+    """A stack of one core."""
 
     def __init__(self, core: Core, spec: ModelSpec, params: Arrays, placement: Placement) -> None:
         self._core, self._spec = core, spec
@@ -42,13 +48,13 @@ class CoreNetwork:
         self.leaves: dict[str, Tensor] = {}
         for _, _, place in places(spec):
             for name, value in self._layout(params, place).items():
-                kept = state_dtype(dtype) if name == "bias" else dtype
+                kept = state_dtype(dtype) if name.endswith(WIDE) else dtype
                 leaf = to_tensor(value, kept, self.lengths_device).requires_grad_()
                 self.leaves[f"{place}.{name}"] = leaf
         self._layers = self._by_layer(self.leaves)
 
     def _layout(self, params: Arrays, place: str) -> Arrays:
-        if self._spec.family != "qrnn":
+        if self._spec.family not in JOINED:
             start = f"{place}."
             return {n[len(start) :]: v for n, v in params.items() if n.startswith(start)}
         weights = [params[f"{place}.{gate}.weight"] for gate in self._spec.gates]
@@ -60,8 +66,8 @@ class CoreNetwork:
         layers: dict[str, Mapping[str, Tensor]] = {}
         for _, _, place in places(self._spec):
             own = within(tensors, place)
-            qrnn = self._spec.family == "qrnn"
-            layers[place] = Fused(self._spec, own["weight"], own["bias"]) if qrnn else own
+            joined = self._spec.family in JOINED
+            layers[place] = Fused(self._spec, own["weight"], own["bias"]) if joined else own
         return layers
 
     def __call__(

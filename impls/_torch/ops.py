@@ -69,34 +69,42 @@ def reverse_valid(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def window_of(x: Tensor, window: Tensor | None) -> Tensor:
-    """The inputs that the taps see, [K-1+T, B, C]: the carried window, then x."""
+    """The inputs that the taps see, [W+T, B, C]: the carried window of W inputs, then x."""
     return x if window is None else torch.cat([window, x])
 
 
-def unfold(line: Tensor, kernel_width: int) -> Tensor:
-    """[T, B, K*C] from `window_of`: for every step its K inputs side by side, oldest first."""
+def unfold(line: Tensor, kernel_width: int, dilation: int = 1) -> Tensor:
+    """[T, B, K*C] from `window_of`: for every step its K inputs side by side, oldest first.
+
+    The inputs of one step lie `dilation` steps apart.
+    """
     if kernel_width == 1:
         return line
-    steps = line.shape[0] - kernel_width + 1
-    return torch.cat([line[tap : tap + steps] for tap in range(kernel_width)], dim=2)
+    starts = range(0, kernel_width * dilation, dilation)
+    steps = line.shape[0] - starts[-1]
+    return torch.cat([line[start : start + steps] for start in starts], dim=2)
 
 
-def final_window(line: Tensor, kernel_width: int, lengths: Tensor | None) -> Tensor:
-    """[K-1, B, C]: the last K-1 inputs before each sequence's own end (K > 1)."""
-    taps = kernel_width - 1
+def final_window(
+    line: Tensor, kernel_width: int, lengths: Tensor | None, dilation: int = 1
+) -> Tensor:
+    """[(K-1) * dilation, B, C]: the last inputs before each sequence's own end (K > 1)."""
+    size = (kernel_width - 1) * dilation
     if lengths is None:
-        return line[line.shape[0] - taps :]
-    source = lengths + torch.arange(taps, device=line.device)[:, None]
+        return line[line.shape[0] - size :]
+    source = lengths + torch.arange(size, device=line.device)[:, None]
     return line.gather(0, source[..., None].expand(-1, -1, line.shape[2]))
 
 
-def pre_activations(spec: ModelSpec, params: Mapping[str, Tensor], line: Tensor) -> Tensor:
+def pre_activations(
+    spec: ModelSpec, params: Mapping[str, Tensor], line: Tensor, dilation: int = 1
+) -> Tensor:
     """The masked convolution, [T, B, G*H], one product over all taps and gates.
 
     With bfloat16 weights the product is rounded once and the bias is added in float32.
     """
     layer = fuse(spec, params)
-    taps = unfold(line, spec.kernel_width)
+    taps = unfold(line, spec.kernel_width, dilation)
     rows = taps.flatten(0, 1)
     if layer.weight.dtype == layer.bias.dtype:
         flat = torch.addmm(layer.bias, rows, layer.weight)

@@ -20,6 +20,7 @@ from impls._torch.network import CoreNetwork, Network
 from impls._torch.runs import BackwardRun, ForwardRun, Inputs, TrainRun
 from impls._torch.stack import Core, zero_state
 from impls.contract import Arrays, ModelSpec, Placement, SpecError, Work
+from impls.params import stream_hindrance
 
 
 class NetworkSession:
@@ -40,6 +41,7 @@ class NetworkSession:
 
         Raises:
             SpecError: a kind, a feature number or a state name that this spec does not have.
+            NotImplementedError: a step of a family that carries no state.
         """
         self._check(work)
         ragged = work.lengths is not None
@@ -83,6 +85,8 @@ class NetworkSession:
         spec = self._spec
         if work.kind == "step" and spec.bidirectional:
             raise SpecError("kind 'step' is not defined on a bidirectional spec: use 'forward'")
+        if work.kind == "step" and (reason := stream_hindrance(spec)):
+            raise NotImplementedError(f"kind 'step': {reason}")
         if work.x.shape[2] != spec.input_size:
             raise SpecError(
                 f"x has {work.x.shape[2]} features, the spec has input_size {spec.input_size}"
@@ -95,7 +99,8 @@ class NetworkSession:
         for what, given in (("state", work.state), ("dstate", work.dstate)):
             unknown = sorted(set(given) - set(state) - {"t0"})
             if unknown:
-                raise SpecError(f"{what} {unknown[0]!r}: this spec has only {', '.join(state)}")
+                known = f"only {', '.join(state)}" if state else "none"
+                raise SpecError(f"{what} {unknown[0]!r}: this spec has {known}")
             for name in set(given) & set(state):
                 if np.shape(given[name]) != state[name].shape:
                     shape, wanted = np.shape(given[name]), tuple(state[name].shape)

@@ -22,11 +22,13 @@ Core = Callable[
 ]
 """core(spec, params, x, state, lengths, mask, layer, direction) -> (y, state).
 
-One recurrent layer in one direction. params: this layer's own ("z.weight" [K, C, H], ...); x
-[T, B, C] in natural time, finite everywhere; state: complete ("c" [B, H], "window"
-[K-1, B, C]); lengths [B] int64 or None; mask or None for evaluation. y is in natural time, zero
+One layer in one direction. params: this layer's own ("z.weight" [K, C, H], ...); x [T, B, C] in
+natural time, finite everywhere; state: complete ("c" [B, H], "window" [K-1, B, C]); lengths [B] int64 or None; mask or None for evaluation. y is in natural time, zero
 on padded steps.
 """
+
+Between = Callable[[Tensor, int], Tensor]
+"""(y [T, B, D*H], layer) -> what the next layer sees of y; zeros of padded steps stay zero."""
 
 
 def places(spec: ModelSpec) -> Iterator[tuple[int, str, str]]:
@@ -53,7 +55,8 @@ def zero_state(spec: ModelSpec, like: Tensor) -> dict[str, Tensor]:
 
 def _states(spec: ModelSpec) -> int:
     """How many states `state_shapes` names; a small call has no time to name them."""
-    each = 2 if spec.family == "lstm" or spec.kernel_width > 1 else 1
+    windows = spec.family in ("qrnn", "conv") and spec.kernel_width > 1
+    each = {"qrnn": 1, "lstm": 2}.get(spec.family, 0) + windows
     return spec.layers * len(spec.directions) * each
 
 
@@ -65,6 +68,7 @@ def stack(
     state: Tensors,
     lengths: Tensor | None = None,
     mask: Mask | None = None,
+    between: Between | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All layers over a batch.
 
@@ -72,6 +76,7 @@ def stack(
         params: by place, "layers.0.fwd": that layer's own parameters.
         x: [T, B, C]; padded steps may hold anything, NaN included.
         state: by full name, "layers.0.fwd.c"; what is absent starts at zero.
+        between: what the next layer gets of a layer's output; None = the output itself.
 
     Returns:
         y [T, B, D*H] of the last layer and the final states by full name.
@@ -91,5 +96,8 @@ def stack(
             outputs.append(out)
             finals |= {f"{place}.{name}": value for name, value in final.items()}
         y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-        x = torch.cat([x, y], dim=2) if spec.dense else y
+        if layer == spec.layers - 1:
+            break
+        passed = y if between is None else between(y, layer)
+        x = torch.cat([x, passed], dim=2) if spec.dense else passed
     return y, finals

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from impls.contract import Arrays, Implementation, ModelSpec, Placement, Session, Work
+
+if TYPE_CHECKING:
+    from impls._torch.stack import Core
 
 
 def _unsupported(spec: ModelSpec, placement: Placement) -> str | None:
     if spec.family != "lstm":
         return f"computes family 'lstm', not {spec.family!r}"
-    if spec.dense and spec.layers > 1:
-        return "nn.LSTM has no dense connections between its layers"
     return None
 
 
 def _load(spec: ModelSpec, params: Arrays, placement: Placement) -> Session:
-    from impls._torch.session import NetworkSession
+    """A session around nn.LSTM; dense connections, which it lacks, around one kernel per layer."""
+    from impls._torch.session import CoreSession, NetworkSession
     from impls.lstm_torch.network import LstmNetwork
+
+    if spec.dense and spec.layers > 1:
+        return CoreSession(_core(), spec, params, placement)
 
     def make(ragged: bool) -> LstmNetwork:
         return LstmNetwork(spec, params, placement, ragged)
 
     return NetworkSession(make, spec, placement)
+
+
+def _core() -> Core:
+    """The layer as one differentiable function, for networks of any shape."""
+    from impls.lstm_torch.core import core
+
+    return core
 
 
 def _capture(session: Session) -> Session:
@@ -42,6 +56,7 @@ card = Implementation(
     unsupported=_unsupported,
     load=_load,
     family="lstm",
+    core=_core,
     capture=_capture,
     algorithm=_algorithm,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from impls.contract import LEARNING_RATE, Arrays, ModelSpec, SpecError, Work
-from impls.params import FAMILIES, shapes, state_shapes
+from impls.params import FAMILIES, shapes, state_shapes, stream_hindrance
 from impls.reference.ops import valid_steps
 from impls.reference.philox import hold_mask, philox4x32
 from impls.reference.stack import Forward, Sequences, backward, forward
@@ -30,7 +30,8 @@ def _checked(what: str, given: Arrays, expected: dict[str, tuple[int, ...]]) -> 
     """float64 copies by name, zeros where absent."""
     for name, value in given.items():
         if name not in expected:
-            raise SpecError(f"{what} {name!r}: this spec has only {', '.join(expected)}")
+            known = f"only {', '.join(expected)}" if expected else "none"
+            raise SpecError(f"{what} {name!r}: this spec has {known}")
         if np.shape(value) != expected[name]:
             raise SpecError(f"{what} {name!r} has shape {np.shape(value)}: give {expected[name]}")
     return {
@@ -52,6 +53,8 @@ def _sequences(spec: ModelSpec, work: Work) -> Sequences:
         raise SpecError(f"x has {features} features, the spec has input_size {spec.input_size}")
     if work.kind == "step" and spec.bidirectional:
         raise SpecError("kind 'step' is not defined on a bidirectional spec: use 'forward'")
+    if work.kind == "step" and (reason := stream_hindrance(spec)):
+        raise SpecError(f"kind 'step': {reason}")
 
     def per_sequence(what: str, given: np.ndarray | int) -> np.ndarray:
         value = np.asarray(given)

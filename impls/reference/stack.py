@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from impls.contract import Arrays, ModelSpec
-from impls.reference import lstm, qrnn
+from impls.reference import attention, conv, lstm, qrnn
 from impls.reference.ops import reverse
 from impls.reference.philox import hold_mask
 
-CELLS: dict[str, Any] = {"qrnn": qrnn, "lstm": lstm}
+CELLS: dict[str, Any] = {"qrnn": qrnn, "lstm": lstm, "conv": conv, "attention": attention}
 
 
 @dataclass(frozen=True)

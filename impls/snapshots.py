@@ -1,0 +1,45 @@
+"""What a snapshot says of itself, so that it is never restored into something else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+
+from impls.contract import Arrays, SpecError
+from impls.nets import NetSpec, OptimiserSpec
+
+IDENTITY = "identity"
+"""Name of the identity in a snapshot."""
+
+
+def identity(framework: str, net: NetSpec, optimiser: OptimiserSpec) -> np.ndarray:
+    """uint8 JSON text of the framework, the network and the optimiser that a snapshot is of."""
+    fields = asdict(net)
+    core = {f"core.{name}": value for name, value in fields.pop("core").items()}
+    whole = {"framework": framework, **core, **fields, **asdict(optimiser)}
+    return np.frombuffer(json.dumps(whole).encode(), np.uint8).copy()
+
+
+def check_identity(snapshot: Arrays, own: np.ndarray) -> None:
+    """Raise SpecError where the snapshot is of another framework, network or optimiser."""
+    if IDENTITY not in snapshot:
+        raise SpecError(f"not a snapshot of a trainer: it has no {IDENTITY!r}")
+    found = json.loads(snapshot[IDENTITY].tobytes())
+    wanted = json.loads(own.tobytes())
+    for name in wanted:
+        if found.get(name) != wanted[name]:
+            raise SpecError(
+                f"a snapshot of another network or optimiser: {name} = {found.get(name)!r}, "
+                f"this trainer has {wanted[name]!r}"
+            )
+
+
+def check_arrays(snapshot: Arrays, prefix: str, wanted: dict[str, tuple[int, ...]]) -> None:
+    """Raise SpecError where the arrays under `prefix` are not those of `wanted`, by shape."""
+    found = {name: np.shape(a) for name, a in snapshot.items() if name.startswith(prefix)}
+    expected = {f"{prefix}{name}": tuple(shape) for name, shape in wanted.items()}
+    if found != expected:
+        differ = sorted({*found.items()} ^ {*expected.items()})[:3]
+        raise SpecError(f"a snapshot of another network or optimiser: {differ}")
