@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -51,9 +52,9 @@ def _board(made: Sequence[Contrast]) -> str:
         what = _changes(one) + ("" if kind == "primary" else ", secondary")
         aside = f'<br><span class="aside">{escape(what.lstrip(", "))}</span>'
         rows.append(f'<tr><th scope="row">{escape(label)}{aside}</th>{own}</tr>')
-    head = "".join(f'<th scope="col">{escape(task)}</th>' for task in tasks)
+    head = "".join(f'<th scope="col">{escape(task).replace("_", "_<wbr>")}</th>' for task in tasks)
     reference = {one.arm.task.name: one.reference for one in made}
-    means = "".join(f"<td>{reference[task].mean:.1f}</td>" for task in tasks)
+    means = "".join(f"<td>{_level(reference[task].mean)}</td>" for task in tasks)
     words = list(dict.fromkeys(one.verdict for one in made if one.verdict in SIGNS))
     key = " · ".join(f"{SIGNS[word]} {MEANINGS[word]}" for word in SIGNS if word in words)
     counted = any("count as chance" in remark for one in made for remark in one.remarks)
@@ -69,6 +70,10 @@ def _board(made: Sequence[Contrast]) -> str:
 def _changes(one: Contrast) -> str:
     found = next(iter(one.arm.rows.values())).get("changes") or {}
     return findings.changed(found)
+
+
+def _level(mean: float) -> str:
+    return "–" if math.isnan(mean) else f"{mean:.1f}"
 
 
 def _cell(one: Contrast | None) -> str:
