@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from harness import outcomes
 from harness.accuracy import Ablation
+from harness.files import Row
 from harness.outcomes import FAILED, Arm, Subject
 from harness.summary import count, listing
 
@@ -31,48 +32,51 @@ def deviations(study: Ablation) -> list[str]:
 
 def _unfinished(study: Ablation, subject: Subject) -> Iterable[str]:
     """Planned arms and seeds without a final run, and arms that no plan names."""
-    found = outcomes.arms(study, subject)
-    lacking = [words for arm in found.values() if (words := _short(arm, study))]
+    found, lacking = outcomes.arms(study, subject), dict[str, list[str]]()
+    for arm in found.values():
+        if words := _short(arm, study):
+            lacking.setdefault(words, []).append(arm.name)
     ran = {(task, arm) for task, arm, _ in found}
     for task in study.tasks:
         none = [arm for arm in study.trained(task) if (task, arm) not in ran]
         if none:
-            lacking.append(f"{task}: no run of {listing(none, 12)}")
+            lacking[f"{task}: no run of"] = none
     if lacking:
-        yield f"{subject.name}, not finished: {listing(lacking, 8, '; ')}."
+        told = [f"{words} {listing(names, 12)}" for words, names in lacking.items()]
+        yield f"{subject.name}, not finished: {listing(told, 12, '; ')}."
     if unknown := sorted({arm for _, arm in ran} - set(study.arms)):
         yield f"{subject.name}: {listing(unknown, 8)} are in no plan."
 
 
 def _short(arm: Arm, study: Ablation) -> str:
-    """What an arm lacks of its planned seeds, in words."""
+    """What an arm lacks of its planned seeds, in words; "" where nothing."""
     seeds = study.seeds(arm.task.name)
     missing = 0 if seeds is None else seeds - len(arm.scores)
     why = f" ({listing(sorted(set(arm.unavailable)))})" if arm.unavailable else ""
-    lacks = f"{arm.task.name}, {arm.name}: {missing} of {seeds} seeds{why}"
-    return lacks if missing > 0 else ""
+    mode = "" if arm.mode == "as_is" else f", {arm.mode}"
+    return f"{arm.task.name}{mode}: {missing} of {seeds} seeds{why} of" if missing > 0 else ""
 
 
-def failures(study: Ablation) -> list[dict[str, object]]:
-    """Every run without a score, grouped: status, task, arm, role, seeds, message."""
-    groups: dict[tuple[str, ...], list[int]] = {}
+def failures(study: Ablation) -> list[dict[str, str]]:
+    """Runs without a score, alike ones together: status, task, arms, runs, seeds, reason."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in study.rows:
         if row["status"] != "ok" or row["metric"] is None:
             message = str(row.get("error_msg") or row.get("error_type") or "no reason recorded")
-            who = (str(row["status"]), str(row["task"]), str(row["arm"]), str(row["impl"]))
-            groups.setdefault((*who, str(row["role"]), message), []).append(int(row["seed"]))
+            key = (str(row["status"]), str(row["task"]), str(row["role"]), message)
+            groups.setdefault(key, []).append(row)
     return [
         {
             "status": status,
             "task": task,
-            "arm": arm,
-            "implementation": impl,
-            "runs": count(len(seeds), f"{role} run"),
-            "seeds": ", ".join(map(str, sorted(set(seeds)))),
+            "arms": ", ".join(dict.fromkeys(str(row["arm"]) for row in rows)),
+            "runs": count(len(rows), f"{role} run"),
+            "seeds": ", ".join(map(str, sorted({int(row["seed"]) for row in rows}))),
             "counts as": "chance" if status in FAILED and role == "final" else "no score",
             "reason": message,
+            "implementation": ", ".join(dict.fromkeys(str(row["impl"]) for row in rows)),
         }
-        for (status, task, arm, impl, role, message), seeds in sorted(groups.items())
+        for (status, task, role, message), rows in sorted(groups.items())
     ]
 
 

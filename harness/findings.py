@@ -75,8 +75,9 @@ def by_task(made: Sequence[Contrast]) -> dict[str, str]:
         if early:
             words = listing([f"{one.label} {_higher(one.result)}" for one in early], 12)
             parts.insert(0, f"{words} ({WORDS[EXPLORATORY]})")
-        reference = own[0].reference
-        head = f"{task} (reference {reference.mean:.1f} points)"
+        mean = own[0].reference.mean
+        level = "no finished run" if math.isnan(mean) else f"{mean:.1f} points"
+        head = f"{task} (reference {level})"
         out[task] = f"{head}: {'; '.join(filter(None, parts))}."
     return out
 
@@ -127,7 +128,7 @@ def _beside_lstm(study: Ablation, made: Sequence[Contrast]) -> Iterable[str]:
     parts = [f"scores {word} on {listing(groups[word])}" for word in order if word in groups]
     if ratios:
         times = math.exp(float(np.mean(np.log(ratios))))
-        parts.insert(0, f"trains {number(times)} times as fast per step")
+        parts.insert(0, f"trains {number(times, 2)} times as fast per step")
     if parts:
         words = reference_words(study)
         who = f"the QRNN ({words})" if words else "the reference"

@@ -183,7 +183,7 @@ def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Pa
     """The index page: verdict, status, proofs, machine, command."""
     from jinja2 import Environment, FileSystemLoader
 
-    from harness import deviations, facts, findings, results, summary
+    from harness import board, deviations, facts, results, summary
 
     rows, checks = results.load(folder), results.load_equivalence(folder)
     study = results.load_ablation(folder)
@@ -194,7 +194,7 @@ def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Pa
         style=(template / "style.css").read_text(encoding="utf-8"),
         profile=manifest.get("profile", folder.name),
         speed=[] if alone else summary.verdict(rows),
-        accuracy=findings.verdict(study) if study.rows else [],
+        accuracy=board.html(study) if study.rows else "",
         strip=[] if alone else facts.strip(rows, manifest),
         proof=[] if alone and checks.empty else facts.proof(checks),
         notes=rows.attrs["notes"] + checks.attrs["notes"] + study.notes,

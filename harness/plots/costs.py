@@ -156,6 +156,8 @@ def _speed(arm: Arm, reference: Arm | None, mode: str) -> dict[str, object]:
     times = [float(row["ms_per_step"]) for row in rows if row.get("ms_per_step") is not None]
     ratio = findings.slower(arm, reference) if reference is not None else None
     params, memory = (findings.median_of(arm, column) for column in ("params", "peak_bytes"))
+    cpu = [1e3 * row["cpu_s"] / row["steps_done"] for row in rows
+           if row.get("cpu_s") is not None and row.get("steps_done")]  # fmt: skip
     span = f"{number(min(times))} – {number(max(times))}" if times else "–"
     return {
         "task": arm.task.name,
@@ -163,6 +165,7 @@ def _speed(arm: Arm, reference: Arm | None, mode: str) -> dict[str, object]:
         "points": "–" if np.isnan(arm.mean) else f"{arm.mean:.1f}",
         "ms per step, median": number(findings.median_of(arm, "ms_per_step")),
         "least – most": span,
+        "CPU ms per step": number(float(np.median(cpu))) if cpu else "–",
         "× reference": number(ratio),
         "parameters": "–" if params is None else f"{params:,.0f}",
         "peak MiB": "–" if memory is None else number(memory / 2**20),

@@ -27,7 +27,7 @@ Draw = Callable[[Ablation, Subject, list[Arm]], str]
 
 
 def learning_curves(study: Ablation) -> figure.Html:
-    """Validation score by step, every seed a line, one panel per task and arm over the reference's."""
+    """Validation score by step, every seed a line, a panel per task and arm."""
     if not study.curves:
         return figure.Html("<p>No learning curve is recorded in this folder.</p>")
     return _by_task(study, _learning_task)

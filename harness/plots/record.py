@@ -78,10 +78,11 @@ def failed_runs(study: Ablation) -> figure.Html:
     if not found:
         return figure.Html(f"<p>None of the {count(len(study.rows), 'run')} failed.</p>")
     frame = pd.DataFrame(found)
-    words = listing([f"{amount} {word}" for word, amount in frame["status"].value_counts().items()])
+    bad = [str(r["status"]) for r in study.rows if r["status"] != "ok" or r["metric"] is None]
+    words = listing([f"{bad.count(word)} {word}" for word in dict.fromkeys(bad)])
     return figure.Html(
         f"<p>By reason, of {count(len(study.rows), 'run')}: {escape(words)}.</p>",
-        tables.table(frame, wide="reason"),
+        tables.table(frame, wide="arms reason"),
         figure.csv_link(frame, "failed-runs"),
     )
 

@@ -66,10 +66,11 @@ def write_ablation(
     scores: Mapping[str, Mapping[str, tuple[float, float]]] = SCORES,
     impls: Sequence[str] = ("torch_native",),
     depths: Sequence[int] = (),
+    names: Sequence[str] = tuple(ARMS),
 ) -> Path:
     """Write a run folder that holds training runs only, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    arms = dict(ARMS)
+    arms = {name: ARMS[name] for name in names}
     for depth in depths:
         arms[f"layers{depth}"] = ({"layers": depth}, "secondary", 0.5 * depth, 26 * depth)
         more = {"layers": depth, "dense": True}
