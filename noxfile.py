@@ -129,8 +129,14 @@ def tests(session: nox.Session) -> None:
 
 @shared
 def bench(session: nox.Session) -> None:
-    """Measure it: gates, speed grid, reports (-- --profile NAME --budget 2h ...)."""
+    """Measure it: gates, speed grid, quick ablation, reports (-- --profile NAME --budget 2h)."""
     _run(session, "-m", "harness", "run", *session.posargs)
+
+
+@shared
+def ablate(session: nox.Session) -> None:
+    """Train it: an ablation with its page, resumable (-- --profile claim)."""
+    _run(session, "-m", "harness", "ablate", *session.posargs)
 
 
 @shared
