@@ -80,7 +80,7 @@ def env(session: nox.Session) -> None:
     if "PIP_FIND_LINKS" in os.environ:  # uv does not read pip's own variable
         os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
     pins = ("-c", str(HERE / "constraints.txt"))
-    extras = ["jax", "report"]
+    extras = ["jax", "report", "tasks"]
     if accelerator == "cuda13":
         extras += ["torch", "cuda13"]
     elif sys.platform == "darwin":  # macOS wheels are CPU builds without the local label
