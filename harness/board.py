@@ -69,7 +69,9 @@ def _board(made: Sequence[Contrast]) -> str:
 
 def _changes(one: Contrast) -> str:
     found = next(iter(one.arm.rows.values())).get("changes") or {}
-    return findings.changed(found)
+    row = next(iter(one.arm.rows.values()))
+    width = f", {row.get('hidden_size')} units" if one.arm.mode != "as_is" else ""
+    return findings.changed(found) + width
 
 
 def _level(mean: float) -> str:

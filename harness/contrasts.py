@@ -108,8 +108,6 @@ def sign_flip(differences: Values) -> float:
     limit = abs(float(np.sum(differences))) - 1e-9 * float(gaps.sum())  # rounding is no evidence
     left, right = _sums(gaps[::2]), np.sort(_sums(gaps[1::2]))
     reached = right.size - np.searchsorted(right, limit - left, side="left")
-    if limit <= 0.0:
-        return 1.0
     return float(min(1.0, 2.0 * reached.sum() / (left.size * right.size)))
 
 

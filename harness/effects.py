@@ -153,19 +153,21 @@ def _remarks(one: Contrast) -> Iterable[str]:
 def overall(study: Ablation, subject: Subject) -> dict[str, tuple[Estimate, list[str]]]:
     """By arm: difference of interquartile means over tasks, in points, and the tasks in it.
 
-    Scores are scaled from chance to ceiling; tasks that do not separate are left out.
+    Scores are scaled from chance to ceiling. The tasks are those that separate and that every
+    primary arm was trained on; with fewer than two of them there is nothing to take together.
     """
-    found: dict[str, list[Contrast]] = {}
+    found: dict[str, dict[str, Contrast]] = {}
     for one in contrasts(study, subject):
-        separated = separation(study, subject, one.arm.task.name).separated
-        if one.result is not None and separated is not False:
-            found.setdefault(one.label, []).append(one)
-    most = max((len(own) for own in found.values()), default=0)
-    out = {}
+        task = one.arm.task.name
+        if one.result is not None and separation(study, subject, task).separated is not False:
+            found.setdefault(one.label, {})[task] = one
+    primaries = [own for own in found.values() if next(iter(own.values())).kind == "primary"]
+    common = [task for task in study.tasks if primaries and all(task in own for own in primaries)]
+    out: dict[str, tuple[Estimate, list[str]]] = {}
     for label, own in found.items():
-        if len(own) < max(2, most):  # an arm that lacks a task is not compared over others
-            continue
-        estimate = across_tasks([shared(o.arm.scaled, o.reference.scaled) for o in own], SEED)
-        points = Estimate(100 * estimate.value, 100 * estimate.lo, 100 * estimate.hi)
-        out[label] = points, [one.arm.task.name for one in own]
+        if len(common) > 1 and all(task in own for task in common):
+            sides = [shared(own[t].arm.scaled, own[t].reference.scaled) for t in common]
+            estimate = across_tasks(sides, SEED)
+            points = Estimate(100 * estimate.value, 100 * estimate.lo, 100 * estimate.hi)
+            out[label] = points, common
     return out

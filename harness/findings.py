@@ -143,12 +143,14 @@ def _tally(made: Sequence[Contrast]) -> Iterable[str]:
         return
     amounts = [(word, sum(one.verdict == word for one in own)) for word in (*SAID, EXPLORATORY)]
     told = listing([f"{amount} {word}" for word, amount in amounts if amount], 8)
-    tasks = len({one.arm.task.name for one in own})
+    tasks = count(len({one.arm.task.name for one in own}), "task")
+    seeds = sorted({one.result.n for one in own if one.result is not None})
+    ends = " to ".join(str(n) for n in dict.fromkeys([*seeds[:1], *seeds[-1:]]))
+    ns = f" ({ends} seeds)" if ends else ""
     family = "Holm within each task" if any(one.verdict in SAID[:4] for one in own) else ""
     end = f" ({family})" if family else ""
     yield (
-        f"Of {count(len(own), 'primary contrast')} with the reference on {count(tasks, 'task')}: "
-        f"{told}{end}."
+        f"Of {count(len(own), 'primary contrast')} with the reference on {tasks}{ns}: {told}{end}."
     )
 
 

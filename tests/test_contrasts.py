@@ -151,7 +151,7 @@ def test_identical_arms_are_rejected_at_most_21_times_in_200(kind, seeds, capsys
         scores = _noise(kind, rng, (3, 7, seeds))  # task, arm (the last is the reference), seed
         family = [contrasts.paired(arm, scores[0, 6]) for arm in scores[0, :6]]
         ps = [one.p for one in family]
-        across = contrasts.across_tasks([(task[0], task[6]) for task in scores], 0, 500)
+        across = contrasts.across_tasks([(task[0], task[6]) for task in scores], 0, 200)
         wrong["interval"] += not family[0].lo <= 0.0 <= family[0].hi
         wrong["sign flip"] += ps[0] < contrasts.ALPHA
         wrong["Holm, any of 6"] += min(contrasts.holm(ps)) < contrasts.ALPHA

@@ -190,7 +190,7 @@ def test_the_words_say_the_answer_first(tmp_path):
     study = accuracy.load(write_ablation(tmp_path / "run"))
     first, second, counting, *_ = findings.verdict(study)
     assert first.startswith("Beside an LSTM the QRNN (fo, K = 2, 2 layers, 64 units) trains 3.")
-    assert second.startswith("Of 18 primary contrasts with the reference on 3 tasks: ")
+    assert second.startswith("Of 18 primary contrasts with the reference on 3 tasks (10 seeds): ")
     assert "better: ifo +20." in counting
     assert deviations.deviations(study) == []
     assert deviations.command(study) == "python -m harness ablate claim --impl torch_native"

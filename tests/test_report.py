@@ -163,11 +163,11 @@ def test_the_ablation_page_says_the_answer_first_and_hides_nothing(pages):
     text = re.sub(r"\s+", " ", pages["ablation"])
     top = text[: text.index("How to read this page")]
     assert "Beside an LSTM the QRNN" in top
-    assert "Of 6 primary contrasts with the reference on 2 tasks" in top
+    assert "Of 6 primary contrasts with the reference on 2 tasks (8 seeds)" in top
     assert re.search(r"▲ <b>\+2\d\.\d</b>", top)
     reasons = [message for (task, _, _), (_, message) in MISHAPS.items() if task != "mqar"]
     told = [*reasons, "k1: at the edge", "No deviation from the plan", "plan hash"]
-    told += ["python -m harness ablate claim --impl torch_native", "family lstm"]
+    told += ["python -m harness ablate claim --impl torch_native", "family lstm", "100 % of seeds"]
     assert [words for words in told if words not in text] == []
 
 

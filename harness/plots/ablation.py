@@ -14,7 +14,7 @@ from harness.accuracy import Ablation
 from harness.contrasts import MARGIN, Estimate
 from harness.effects import BETTER, WORSE, Contrast
 from harness.outcomes import Subject
-from harness.plots import figure
+from harness.plots import figure, tables
 from harness.summary import listing
 
 NOTHING = board.NOTHING
@@ -70,8 +70,31 @@ def forest(study: Ablation) -> figure.Html:
         if over:
             panels.append(_overall(over, subject.name))
         parts += [f"<h3>{escape(subject.name)}</h3>"] * (len(found) > 1)
-        parts.append(figure.row(panels))
+        parts += [figure.row(panels), _numbers(made)]
     return figure.Html(*(parts or [NOTHING]))
+
+
+def _numbers(made: list[Contrast]) -> str:
+    """The table behind the panels."""
+    rows = [
+        {
+            "task": one.arm.task.name,
+            "arm": one.label,
+            "family": one.kind,
+            "seeds": str(one.result.n),
+            "difference": findings.difference(one),
+            "p": f"{one.result.p:.2g}",
+            "corrected p": f"{one.p_adjusted:.2g}",
+            "better in": f"{100 * one.result.improved:.0f} % of seeds",
+            "dz": "–" if one.result.dz is None else f"{one.result.dz:.2f}".replace("-", "−"),
+            "verdict": one.verdict,
+            "remarks": "; ".join(one.remarks) or "–",
+        }
+        for one in made
+        if one.result is not None
+    ]
+    shown = tables.table(pd.DataFrame(rows), wide="remarks")
+    return f"<details><summary>All contrasts in numbers</summary>{shown}</details>" * bool(rows)
 
 
 def _panel(made: list[Contrast], task: str, who: str) -> str:
