@@ -120,6 +120,15 @@ def implementations(key: str, value: Any) -> tuple[str, ...]:
     return tuple(contenders(key, value))
 
 
+def token_limits(key: str, value: Any) -> dict[str, int]:
+    """A table of implementations, each with a number of tokens."""
+    if not isinstance(value, dict) or not value:
+        raise UsageError(f"{key} = {value!r}: give a table such as {{ conv_torch = 4096 }}")
+    return {
+        implementation(key, name): whole(f"{key}: {name}", most) for name, most in value.items()
+    }
+
+
 def modes(key: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
     """Words of `allowed`, "default" among them, whose rows every other mode is read beside."""
     found = tuple(words(key, value, allowed))

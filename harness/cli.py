@@ -1,4 +1,4 @@
-"""The command `quasibench`: list, doctor, plan, speed, check, report, run.
+"""The command `quasibench`: list, doctor, plan, speed, ablate, check, report, run.
 
 Bad input ends in one line on stderr and exit code 2, Ctrl-C in 130, a run whose pages or checks
 failed in 1.
@@ -84,6 +84,42 @@ def speed(
 
 
 @app.command()
+def ablate(
+    profile: Annotated[
+        str, typer.Argument(help="an ablation's name (quick, claim) or a TOML file")
+    ] = "quick",
+    profile_option: Annotated[
+        str | None, typer.Option("--profile", help="the same as the argument")
+    ] = None,
+    impl: Annotated[
+        str | None, typer.Option("--impl", help="implementation of the QRNN, e.g. jax_native")
+    ] = None,
+    out: Out = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="task=a,b or arm=a,b (repeatable)")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="final seeds per arm")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="task=file, for tasks on a local file")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan only")] = False,
+    again: Annotated[bool, typer.Option("--again", help="train everything once more")] = False,
+    retry: Annotated[
+        str | None, typer.Option("--retry", help="try these again, e.g. crash,timeout")
+    ] = None,
+    repair: Repair = False,
+) -> None:
+    """Train an ablation: arms x tasks x seeds, planned and printed first; resumes what was left."""
+    from harness import ablation_command
+
+    code = ablation_command.ablate(
+        profile_option or profile, impl, out, only or [], seeds, data or [],
+        dry_run=dry_run, again=again, retry=retry, repair=repair,
+    )  # fmt: skip
+    raise typer.Exit(code)
+
+
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(help="implementation to check, see `quasibench list`")],
     dtype: Annotated[list[str] | None, typer.Option("--dtype", help="float32, ...")] = None,
@@ -124,16 +160,19 @@ def run(
     repair: Repair = False,
     again: Again = False,
 ) -> None:
-    """Do all of a profile: checks, speed grid, pages. Resumes what an earlier run left.
+    """Do all of a profile: checks, speed grid, its ablation, pages; resumes what was left.
 
     Without the packages that render pages the rows are there and one line says what is missing.
     """
+    from harness import after_timing
     from harness.pipeline import render_pages, run_profile
     from harness.report import lacking
 
     profile = profile_option or profile
     parts = ("equivalence", "speed")
     code = run_profile(profile, out, budget, only or [], repair=repair, parts=parts, again=again)
+    if code != 130:
+        code = max(code, after_timing.train(profile, out, repair=repair))
     if code != 130 and (missing := lacking()) is not None:
         print(
             f"no pages: rendering needs {missing}, which is not installed here; the rows are "

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 import impls
-from harness import clock, gate, parts, peak, present
+from harness import clock, files, gate, parts, peak, present, train
 from harness.grid import Point, params_of, work_of
 from impls import reference
 from impls.contract import (
@@ -161,6 +161,23 @@ class Commands:
         params = parameters(card, spec, at, seed)
         session = card.load(spec, params, at.placement)
         return peak.measure(session, spec, at, sum(v.size for v in params.values()), seed)
+
+    def train(
+        self,
+        identity: dict[str, Any],
+        options: dict[str, Any],
+        file: str,
+        every_s: float,
+        stale_key: str,
+    ) -> dict[str, Any]:
+        """Train one network to its end, or go on from its checkpoint (see `harness.train`)."""
+        job = train.Job(identity, options, Path(file), every_s, stale_key)
+        found: dict[str, Any] = files.plain(train.run(job))
+        return found
+
+    def calibrate(self, identity: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Seconds of a training step, from a few dozen."""
+        return train.calibrate(train.Job(identity, options))
 
     def drop(self) -> dict[str, Any]:
         """Let the prepared contender go, with its memory."""

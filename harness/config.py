@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ class Profile:
         contenders: "all" (without those that compile for minutes, see `compile`) or names of
             implementations, which are measured whether they compile or not.
         without: implementations that "all" leaves out too.
+        up_to: implementation -> tokens (batch * steps) above which it is not a contender.
         twins: who gets an A/A twin, the "baseline" or "all".
         repeats: sittings per grid point.
         compile: whether `contenders = "all"` has the implementations too that take minutes to
@@ -53,6 +54,7 @@ class Profile:
         drop: what goes where the budget does not hold all points: the "dearest" ones, or the
             "last" of the file, whose order is then that of importance; "last" also makes the
             budget a hard end, and plans again with the measured times while some is left.
+        ablation: the ablation that `quasibench run` trains after all timing, None = none.
         device_tests_s: time limit of `pytest -m gpu` and of the equivalence checks beside it,
             which come first; None = no such tests.
     """
@@ -79,6 +81,8 @@ class Profile:
     modes: tuple[str, ...] = ("default",)
     drop: str = "dearest"
     without: tuple[str, ...] = ()
+    up_to: Mapping[str, int] = field(default_factory=dict)
+    ablation: str | None = None
     device_tests_s: float | None = None
 
     @property
@@ -217,6 +221,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "baseline": lambda key, value: checked.implementation(key, value, ("auto",)),
     "contenders": checked.contenders,
     "without": checked.implementations,
+    "up_to": checked.token_limits,
     "twins": lambda key, value: checked.one_of(key, value, ("baseline", "all")),
     "repeats": checked.whole,
     "compile": checked.flag,
@@ -229,6 +234,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "seed": lambda key, value: checked.whole(key, value, 0),
     "modes": lambda key, value: checked.modes(key, value, WHOLE),
     "drop": lambda key, value: checked.one_of(key, value, DROPS),
+    "ablation": checked.line,
     "device_tests": lambda key, value: parse_duration(value, key),
 }
 _DEFAULTS = {

@@ -54,3 +54,32 @@ def bisect(reached: Callable[[float], bool]) -> float:
         middle = (lo + hi) / 2
         lo, hi = (lo, middle) if reached(middle) else (middle, hi)
     return (lo + hi) / 2
+
+
+def student_within(value: float, freedom: int) -> float:
+    """Probability that |T| <= value of Student's t with `freedom` degrees of freedom.
+
+    The finite series of Abramowitz and Stegun 26.7.3 and 26.7.4, exact for whole degrees.
+
+    Raises:
+        ValueError: no degree of freedom.
+    """
+    if freedom < 1:
+        raise ValueError(f"{freedom} degrees of freedom: Student's t needs at least 1")
+    angle = math.atan(abs(value) / math.sqrt(freedom))
+    cosine, odd = math.cos(angle), freedom % 2 == 1
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for power in range(3 if odd else 2, freedom - 1, 2):
+        term *= cosine**2 * (power - 1) / power
+        total += term
+    within = math.sin(angle) * total
+    return 2.0 / math.pi * (angle + within) if odd else within
+
+
+def student_quantile(freedom: int, level: float = LEVEL) -> float:
+    """The value that |T| stays within with probability `level`."""
+    share = bisect(
+        lambda x: student_within(math.sqrt(freedom) * math.tan(math.pi / 2 * x), freedom) >= level
+    )
+    return math.sqrt(freedom) * math.tan(math.pi / 2 * share)

@@ -21,8 +21,9 @@ slow, because a sitting that proves slow ends with its share anyway."""
 DISPATCHES_PER_STEP = {"cpu": 3.0, "cuda": 0.3}
 """Calls of the framework per time step, times the factor: whether a contender loops over time
 in Python is not known before it ran. On CUDA a step is a kernel of a library at most."""
-PREPARE_S = {"torch": 0.1, "jax": 0.7}
-"""Seconds to load and compile one contender at one point, by framework; calls come on top."""
+PREPARE_S = {"torch": 0.03, "jax": 0.45}
+"""Seconds to load and compile one contender at one point, by framework; calls come on top. Means of
+the recorded default run (reports/data/cpu-2-cores): 0.02 and 0.42."""
 OTHER_PREPARE_S = 0.5
 COMPILE_S = 60.0
 """The same for one that compiles for minutes (`Implementation.compiles`), until it has rows."""

@@ -12,9 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import ceilings, files, machine, memory, paths, proofs, report, system
+from harness import (
+    ceilings,
+    files,
+    machine,
+    memory,
+    paths,
+    proofs,
+    report,
+    system,
+)
 from harness.checked import parse_duration
-from harness.config import Profile, load_profile
+from harness.config import Profile, load_profile, profile_names
 from harness.errors import UsageError
 from harness.floors import Ceilings
 from harness.grid import PROTOCOL_VERSION, Contender, parse_only, points, select
@@ -222,6 +231,19 @@ def _speed(plan: Plan, folder: RunFolder, progress: Progress, started: float) ->
     return outcome.interrupted
 
 
+def _recorded(name: str) -> Path:
+    """The run folder of a profile, of an ablation, or of that name itself.
+
+    Raises:
+        UsageError: there is no such profile, and no such folder.
+    """
+    for folder in (f"ablation-{name}", name):
+        place = paths.run_folder(folder)
+        if name not in profile_names() and (place / "manifest.json").is_file():
+            return place
+    return paths.run_folder(load_profile(name).name)
+
+
 def render_pages(
     name: str, out: Path | None, html: Path | None, picture: Path | None = None
 ) -> int:
@@ -233,7 +255,7 @@ def render_pages(
     Raises:
         UsageError: not a run folder, or the packages of the extra `report` are missing.
     """
-    place = out or paths.run_folder(load_profile(name).name)
+    place = out or _recorded(name)
     try:
         index = report.render(place, html)
     except report.ReportFailedError as error:

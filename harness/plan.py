@@ -7,6 +7,7 @@ says), each with its reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -152,6 +153,8 @@ class _Lineup:
         """The point with its contenders; its share is still open."""
         arms, absent = [], []
         for name, card in self.cards.items():
+            if point.batch * point.steps > self.profile.up_to.get(name, math.inf):
+                continue
             for one in self._modes(name, card, point):
                 found = _hindrance(card, point)
                 if found is None and one.is_part and (reason := parts.hindrance(point)):

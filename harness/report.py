@@ -12,21 +12,20 @@ from typing import Any
 
 import harness
 import impls
-from harness import paths, system
+from harness import accuracy, paths, system
 from harness.errors import UsageError, nearest
 from impls.contract import PARTS
 
-NOTEBOOKS = ("speed", "floor", "equivalence")
+NOTEBOOKS = ("speed", "floor", "ablation", "equivalence")
 """Pages in the order of the navigation; a further notebook in the folder follows them."""
 
 ABOUT = {
     "speed": "Speedup to the LSTM per batch and length, distance to the machine's floor, samples.",
     "floor": "A layer beside its products and its pooling alone, and what it had to reach.",
+    "ablation": "What each choice costs or gains in accuracy: verdicts, learning curves, plan.",
     "equivalence": "Every implementation against the float64 oracle: errors, claims, failures.",
 }
 NEEDED = ("pandas", "ipykernel", "nbconvert", "papermill", "seaborn")
-WITH_PARTS = "floor"
-"""The page that only a run with parts of layers gets, unless it is asked for."""
 PAGE_LIMIT = 1_500_000
 """Bytes of one page; a larger one is written, and reported as failed."""
 
@@ -93,8 +92,9 @@ def render(
     manifest = results.load_manifest(folder)
     sources = source_folder()
     files = _chosen(sources, notebooks)
-    if notebooks is None and not results.load(folder, parts=True)["mode"].isin(PARTS).any():
-        files = [file for file in files if file.stem != WITH_PARTS]
+    if notebooks is None:
+        without = _unused(folder)
+        files = [file for file in files if file.stem not in without]
     out = Path(out) if out is not None else paths.html_folder()
     out.mkdir(parents=True, exist_ok=True)
     names = [file.stem for file in files]
@@ -136,6 +136,21 @@ def _chosen(sources: Path, notebooks: Sequence[str] | None) -> list[Path]:
     return files
 
 
+def _unused(folder: Path) -> set[str]:
+    """Pages that a folder has no rows for, unless they are asked for by name."""
+    from harness import results
+
+    cells, trained = results.load(folder, parts=True), accuracy.recorded(folder)
+    out = set() if cells["mode"].isin(PARTS).any() else {"floor"}
+    if not trained:
+        return out | {"ablation"}
+    if cells.empty:
+        out.add("speed")
+        if results.load_equivalence(folder).empty:
+            out.add("equivalence")
+    return out
+
+
 def _pages(
     files: Sequence[Path], names: list[str], folder: Path, sources: Path, out: Path
 ) -> list[Page]:
@@ -168,19 +183,22 @@ def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Pa
     """The index page: verdict, status, proofs, machine, command."""
     from jinja2 import Environment, FileSystemLoader
 
-    from harness import facts, results, summary
+    from harness import board, deviations, facts, results, summary
 
     rows, checks = results.load(folder), results.load_equivalence(folder)
+    study = results.load_ablation(folder)
+    alone = rows.empty and bool(study.rows)
     template = sources / "template"
     environment = Environment(loader=FileSystemLoader(template), autoescape=True)
     return environment.get_template("front.html.j2").render(
         style=(template / "style.css").read_text(encoding="utf-8"),
         profile=manifest.get("profile", folder.name),
-        speed=summary.verdict(rows),
-        strip=facts.strip(rows, manifest),
-        proof=facts.proof(checks),
-        notes=rows.attrs["notes"] + checks.attrs["notes"],
+        speed=[] if alone else summary.verdict(rows),
+        accuracy=board.html(study) if study.rows else "",
+        strip=[] if alone else facts.strip(rows, manifest),
+        proof=[] if alone and checks.empty else facts.proof(checks),
+        notes=rows.attrs["notes"] + checks.attrs["notes"] + study.notes,
         pages=pages,
         machine=facts.machine(manifest),
-        command=facts.command(manifest),
+        command=deviations.command(study) if alone else facts.command(manifest),
     )

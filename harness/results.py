@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import files, newest, store
+from harness import accuracy, files, newest, store
 from harness.errors import UsageError
 from harness.files import Row
 from harness.modes import WHOLE, named
@@ -150,6 +150,16 @@ def load_memory(folder: str | Path) -> pd.DataFrame:
     frame = frame.drop_duplicates("cell_id", keep="last").reset_index(drop=True)
     frame.attrs = {"notes": [torn] if torn else []}
     return frame
+
+
+def load_ablation(folder: str | Path) -> accuracy.Ablation:
+    """The training runs of a folder, their curves and their registered plan; may be empty.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    load_manifest(folder)
+    return accuracy.load(folder)
 
 
 def load_manifest(folder: str | Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 manifest.json says what the run is; cells.jsonl has one line per cell, all lines of a sitting
 written and synced together; samples.jsonl.gz has one gzip member per sitting; equivalence.jsonl
-has the conformance rows, memory.jsonl the memory rows. One process writes (see `harness.lock`),
+has the conformance rows, memory.jsonl the memory rows, ablation.jsonl one line per training and
+curves.jsonl its evaluations. One process writes (see `harness.lock`),
 nothing is ever rewritten but the manifest, which is replaced.
 """
 
@@ -61,7 +62,7 @@ class RunFolder:
         lock = Lock(path / "lock")
         try:
             manifest = _manifest(path, profile_name, protocol)
-            for name in ("cells", "equivalence", "memory"):
+            for name in ("cells", "equivalence", "memory", "ablation", "curves"):
                 files.check_tail(path / f"{name}.jsonl", repair)
             files.set_aside_torn_gzip(path / "samples.jsonl.gz", path / "samples.torn")
             rows, _ = read_rows(path)
@@ -109,6 +110,13 @@ class RunFolder:
         """Append memory rows in one write."""
         plain = [files.plain({"schema_version": SCHEMA_VERSION, **row}) for row in rows]
         files.append(self.path / "memory.jsonl", files.lines(plain))
+
+    def append_accuracy(self, row: Row, curve: Row | None) -> None:
+        """Append the row of a training, after its curve, so that a row is never without one."""
+        for name, value in (("curves", curve), ("ablation", row)):
+            if value is not None:
+                plain = files.plain({"schema_version": SCHEMA_VERSION, **value})
+                files.append(self.path / f"{name}.jsonl", files.lines([plain]))
 
     def update_manifest(self, **values: Any) -> None:
         """Set keys of the manifest and replace the file in one step."""

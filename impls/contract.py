@@ -253,6 +253,8 @@ class Implementation:
         parts: by name of PARTS, `(spec, params, placement, work) -> Run` of that part of the layer
             alone, on the inputs that `impls.parts` makes of the work; for kinds forward and
             backward of one layer in one direction.
+        trainer: `(net, params, optimiser, placement) -> Trainer` (see `impls.nets`): whole
+            networks by a foreign framework's own means; cards with a core need none.
     """
 
     name: str
@@ -271,6 +273,7 @@ class Implementation:
     parts: Mapping[str, Callable[[ModelSpec, Arrays, Placement, Work], Run]] = field(
         default_factory=dict, hash=False
     )
+    trainer: Callable[..., Any] | None = None
 
 
 ADDED_LATER = ("dilated", "heads")

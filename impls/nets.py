@@ -241,9 +241,13 @@ class Translator(Trainer, Protocol):
 def framework_of(card: Implementation) -> str:
     """Which package builds networks around this card's core: "torch" or "jax".
 
+    A card with a trainer of its own is of the first framework that it requires.
+
     Raises:
         SpecError: the card offers no core, or needs neither framework.
     """
+    if card.trainer is not None:
+        return card.requires[0] if card.requires else "none"
     found = [name for name in FRAMEWORKS if name in card.requires]
     if card.core is None or not found:
         raise SpecError(
@@ -268,10 +272,13 @@ def trainer(
     Raises:
         SpecError: the card cannot compute this network, or parameters of another one.
     """
-    package = importlib.import_module(f"impls._{framework_of(card)}.trainer")
-    reason = card.unsupported(net.core, placement)
+    framework, reason = framework_of(card), card.unsupported(net.core, placement)
     if reason is not None:
         raise SpecError(f"{card.name}: {reason}")
+    if card.trainer is not None:
+        own: Trainer = card.trainer(net, params, optimiser, placement)
+        return own
+    package = importlib.import_module(f"impls._{framework}.trainer")
     make: Callable[..., Trainer] = package.make
     assert card.core is not None  # framework_of has looked
     return make(card.core(), net, params, optimiser, placement)

@@ -133,6 +133,23 @@ MISTAKES = {
         '[profile]\ncontenders = ["torch_eager"]\nbaseline = "lstm_torch"',
         ["'lstm_torch'", "not among the contenders"],
     ),
+    "all left out": ("[profile]", '[profile]\nwithout = "all"', ["without", "give a list"]),
+    "unknown left out": (
+        "[profile]", '[profile]\nwithout = ["conv_jaxx"]', ["without", "mean 'conv_jax'?"],
+    ),
+    "left out of a list": (
+        "[profile]",
+        '[profile]\ncontenders = ["torch_eager"]\nwithout = ["conv_jax"]',
+        ["without", "remove it"],
+    ),
+    "baseline without": (
+        "[profile]", '[profile]\nbaseline = "lstm_jax"\nwithout = ["lstm_jax"]', ["left out by"],
+    ),
+    "limit of nobody": (
+        "[profile]", "[profile]\nup_to = { conv_troch = 8 }", ["up_to", "mean 'conv_torch'?"],
+    ),
+    "limit of zero": ("[profile]", "[profile]\nup_to = { conv_jax = 0 }", ["conv_jax", "least 1"]),
+    "limit alone": ("[profile]", "[profile]\nup_to = 4096", ["up_to = 4096", "a table"]),
     "zero threads": ("[profile]", "[profile]\nthreads = 0", ["threads = 0", '"all"']),
     "unknown twins": ("[profile]", '[profile]\ntwins = "none"', ["'none'", "'baseline'", "'all'"]),
     "too few rounds": ("[profile]", "[profile]\nmin_rounds = 3", ["min_rounds = 3", "at least 7"]),

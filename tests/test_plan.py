@@ -266,6 +266,38 @@ def test_what_compiles_for_minutes_is_measured_where_the_profile_says_so_or_name
     assert arms(contenders=("slow",), budget_s=4000.0) == {"slow"}
 
 
+def test_a_profile_may_leave_some_of_all_out_and_others_of_the_large_points(cards):
+    limited = profile(without=("plain",), up_to={"fast": 64})
+    assert chosen(limited) == ("fast", "lstm_jax")
+    made = build(limited, [], CEILINGS)
+    sizes = {one.point.batch * one.point.steps for one in made.sittings}
+    assert min(sizes) <= 64 < max(sizes)
+    for one in made.sittings:
+        small = one.point.batch * one.point.steps <= 64
+        assert ("fast" in {arm.impl for arm in one.contenders}) is small
+    done = [row for one in made.sittings for row in rows_of(one)]
+    assert build(limited, done, CEILINGS).sittings == []
+
+
+def test_rows_from_before_a_field_was_still_end_and_predict_their_points(cards):
+    (first, *_) = build(profile(), [], CEILINGS).sittings
+    rows = rows_of(first, median_ns=7e6)
+    for row in rows:
+        del row["dilated"], row["heads"]
+    made = build(profile(), rows, CEILINGS)
+    assert made.done == 1
+    assert Forecast(rows, CEILINGS).call_s(Contender("fast"), "qrnn", first.point) == 0.007
+
+
+def test_a_step_of_a_family_without_state_is_unsupported_with_the_reason(cards):
+    cards["attention"] = card("attention", "attention")
+    stepping = profile(grids=({"kind": ["step"], "batch": [2], "steps": [1]},))
+    (only,) = build(stepping, [], CEILINGS).sittings
+    ((who, status, reason),) = only.absent
+    assert (who.impl, status) == ("attention", "unsupported")
+    assert "carries no state" in reason
+
+
 def test_a_broken_card_is_kept_among_all(cards, monkeypatch):
     def get(name):
         if name == "plain":

@@ -9,16 +9,17 @@ import sys
 
 import pytest
 
-from harness import render, report
+from harness import paths, pipeline, render, report
 from harness.errors import UsageError
 from tests.recorded import write_run
+from tests.recorded.ablation import MISHAPS, SCORES, write_ablation
 from tests.recorded.floor import write_floor_run
 
 for module in ("papermill", "nbconvert", "seaborn"):
     pytest.importorskip(module)
 
 SOURCES = sorted(report.source_folder().glob("*.ipynb"))
-PAGES = ("index", "speed", "equivalence", "floor")
+PAGES = ("index", "speed", "equivalence", "floor", "ablation")
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -33,6 +34,11 @@ def run(tmp_path_factory):
 def site(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("html")
     report.render(write_floor_run(out.parent / "floor-run"), out, ["floor"])
+    some = {name: SCORES[name] for name in ("counting", "selective_copy")}
+    names = ("baseline", "ifo", "k1", "zoneout", "lstm")
+    few = {"rates": (1e-3, 8e-3, 6e-2), "scores": some, "names": names}
+    trained = write_ablation(out.parent / "trained", 8, **few)
+    report.render(trained, out, ["ablation"])
     index = report.render(run, out)
     assert index.name == "index.html"
     return index.parent
@@ -153,6 +159,49 @@ def test_the_floor_page_says_what_was_met_and_missed(pages):
     assert "jax_native is no contender of this run" in text
 
 
+def test_the_ablation_page_says_the_answer_first_and_hides_nothing(pages):
+    text = re.sub(r"\s+", " ", pages["ablation"])
+    top = text[: text.index("How to read this page")]
+    assert "Beside an LSTM the QRNN" in top
+    assert "Of 6 primary contrasts with the reference on 2 tasks (8 seeds)" in top
+    assert re.search(r"▲ <b>\+2\d\.\d</b>", top)
+    reasons = [message for (task, _, _), (_, message) in MISHAPS.items() if task != "mqar"]
+    told = [*reasons, "k1: at the edge", "No deviation from the plan", "plan hash"]
+    told += ["python -m harness ablate claim --impl torch_native", "family lstm", "100 % of seeds"]
+    assert [words for words in told if words not in text] == []
+
+
+def test_a_run_that_only_trained_gets_its_page_and_no_empty_ones(run, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(report, "_pages", lambda files, names, *_: shown.append(names) or [])
+    trained = write_ablation(tmp_path / "run", 2, (), {})
+    index = report.render(trained, tmp_path / "html").read_text()
+    assert "Exploratory: beside an LSTM" in index
+    assert "Speed</h2>" not in index
+    both = tmp_path / "both"
+    shutil.copytree(run, both)
+    for name in ("ablation.jsonl", "curves.jsonl"):
+        shutil.copy(trained / name, both / name)
+    index = report.render(both, tmp_path / "html").read_text()
+    assert "Speed</h2>" in index
+    assert "Accuracy</h2>" in index
+    assert shown == [["ablation"], ["speed", "ablation", "equivalence"]]
+
+
+def test_an_ablation_is_reported_by_its_name(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(paths, "run_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(report, "render", lambda place, html: shown.append(place) or place)
+    for folder in ("ablation-claim", "ablation-claim-jax_native"):
+        write_ablation(tmp_path / folder, 1, (), {})
+    for name in ("claim", "ablation-claim-jax_native", "default"):
+        assert pipeline.render_pages(name, None, None) == 0
+    names = ["ablation-claim", "ablation-claim-jax_native", "default"]
+    assert [place.name for place in shown] == names
+    with pytest.raises(UsageError, match="unknown profile 'clam'"):
+        pipeline.render_pages("clam", None, None)
+
+
 def test_only_a_run_with_parts_gets_the_floor_page(run, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(report, "_pages", lambda files, names, *_: shown.append(names) or [])
@@ -167,7 +216,7 @@ def test_only_a_run_with_parts_gets_the_floor_page(run, tmp_path, monkeypatch):
 
 
 def test_no_code_is_shown(pages):
-    for name in ("speed", "equivalence", "floor"):
+    for name in PAGES[1:]:
         assert "from harness import" not in pages[name]
         assert "run_dir" not in pages[name]
 

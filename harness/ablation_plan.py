@@ -1,0 +1,233 @@
+"""The plan of an ablation: its cells, the hash of what was registered, and today's deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import impls
+from harness import budgets, rates, seeds
+from harness import changes as fields
+from harness.ablation_arms import known_as, trained
+from harness.ablation_cells import PROTOCOL_VERSION, Cell, digest, probe
+from harness.ablation_spec import Ablation, Arm, Asked
+from harness.changes import Changes
+from harness.companions import companion
+from harness.errors import UsageError
+from impls.contract import Placement, SpecError
+from impls.nets import NetSpec
+
+UNREGISTERED = ("name", "about", "impl", "workers", "timeout_s", "limit_s", "checkpoint_s")
+"""What does not decide a result: not part of the plan's hash."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of an ablation.
+
+    Attributes:
+        plan_hash: of the ablation as it was registered, whatever is left out of it today.
+        deviations: where today's plan is not the registered one, in words.
+    """
+
+    ablation: Ablation
+    cells: tuple[Cell, ...]
+    plan_hash: str
+    deviations: tuple[str, ...]
+
+    @property
+    def most_runs(self) -> tuple[int, int]:
+        """Runs without and with every extension of a grid."""
+        least = sum(len(c.grid) * len(c.tuning_seeds) + len(c.final_seeds) for c in self.cells)
+        return least, least + sum(len(c.tuning_seeds) for c in self.cells if c.grid)
+
+
+def registered(ablation: Ablation) -> dict[str, Any]:
+    """What decides the results of an ablation, as JSON knows it."""
+    own = {f: getattr(ablation, f) for f in ablation.__dataclass_fields__ if f not in UNREGISTERED}
+    own["tasks"] = [
+        {
+            "name": one.task.name,
+            "version": one.task.version,
+            "metric": one.task.metric,
+            "steps": one.steps,
+            "batch_size": one.task.batch_size,
+            "input_size": one.task.input_size,
+            "target": one.target,
+            "seeds": one.seeds,
+            "arms": one.arms,
+            "options": {k: v for k, v in one.options.items() if k != "file"},
+        }
+        for one in ablation.tasks
+    ]
+    own["arms"] = [asdict(arm) for arm in ablation.arms]
+    return {"protocol_version": PROTOCOL_VERSION, "rule": rates.RULE, **own}
+
+
+def plan_hash(ablation: Ablation) -> str:
+    """64 hexadecimal digits that change when a result could."""
+    return digest(registered(ablation), 64)
+
+
+def separation(ablation: Ablation) -> dict[str, dict[str, str | None]]:
+    """By task: the names of its known-good and known-bad arms, None where none is trained."""
+    out: dict[str, dict[str, str | None]] = {}
+    for one in ablation.tasks:
+        found = {}
+        for word in ("good", "bad"):
+            changed = fields.checked(getattr(one.task, word), one.task.name)
+            merged = {**ablation.baseline, **changed}
+            found[word] = known_as(one, merged, ablation.baseline, ablation.arms)
+        out[one.task.name] = found
+    return out
+
+
+def build(
+    ablation: Ablation,
+    impl: str | None = None,
+    only: Mapping[str, set[str]] | None = None,
+    wanted_seeds: int | None = None,
+    calibrated: Mapping[str, int] | None = None,
+) -> Plan:
+    """The cells to train, those of the baseline first within each task.
+
+    Args:
+        impl: instead of the ablation's own; only: values of "task" and "arm" to keep;
+        wanted_seeds: final seeds instead of the registered number.
+        calibrated: steps of cells in mode "wall" by `Cell.label`.
+
+    Raises:
+        UsageError: an arm that no available implementation supports, or that is none.
+    """
+    chosen = impl or ablation.impl
+    deviations: list[str] = []
+    if chosen != ablation.impl:
+        deviations.append(f"implementation {chosen} instead of {ablation.impl}")
+    if wanted_seeds is not None:
+        if wanted_seeds < 1:
+            raise UsageError(f"--seeds {wanted_seeds}: give at least 1")
+        if any(one.seeds != wanted_seeds for one in ablation.tasks):
+            deviations.append(f"{wanted_seeds} seeds instead of {ablation.seeds}")
+    cells = []
+    for one in ablation.tasks:
+        if (only or {}).get("task") and one.task.name not in (only or {})["task"]:
+            continue
+        if one.optional and not one.options:
+            deviations.append(f"task {one.task.name}: left out, no local file was given")
+            continue
+        one = one if wanted_seeds is None else replace(one, seeds=wanted_seeds)
+        builder = _Builder(ablation, one, chosen, calibrated or {}, deviations)
+        for arm in ablation.arms:
+            kept = not (only or {}).get("arm") or arm.name in (only or {})["arm"]
+            if kept and trained(one, arm):
+                cells += builder.cells(arm)
+    for key, values in (only or {}).items():
+        deviations.append(f"only {key} {', '.join(sorted(values))}")
+    if not cells:
+        raise UsageError("nothing is left to train: --only keeps no arm of these tasks")
+    return Plan(ablation, tuple(cells), plan_hash(ablation), tuple(dict.fromkeys(deviations)))
+
+
+class _Builder:
+    """Makes the cells of one task."""
+
+    def __init__(
+        self,
+        ablation: Ablation,
+        asked: Asked,
+        impl: str,
+        calibrated: Mapping[str, int],
+        deviations: list[str],
+    ) -> None:
+        self.ablation, self.asked, self.impl = ablation, asked, impl
+        self.calibrated, self.deviations = calibrated, deviations
+        self.probe = probe(asked, ablation.root)
+        self.baseline = self._net(ablation.baseline)
+
+    def cells(self, arm: Arm) -> list[Cell]:
+        """One cell per budget mode; a mode that leaves the width alone is not trained again.
+
+        Raises:
+            UsageError: no available implementation supports the arm.
+        """
+        changes = self.ablation.fields_of(arm)
+        where = f"arm {arm.name!r} on task {self.asked.task.name!r}"
+        try:
+            as_is = self._net(changes)
+        except SpecError as error:
+            raise UsageError(f"{where}: {error}") from None
+        out: list[Cell] = []
+        for mode in arm.budgets if arm.contrast != "reference" else self._baseline_modes():
+            try:
+                width = budgets.fitted(
+                    as_is, self.baseline, mode, self.probe.batch, self.probe.steps
+                )
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from None
+            if mode in ("params", "flops") and width.hidden_size == as_is.core.hidden_size:
+                continue
+            net = replace(as_is, core=replace(as_is.core, hidden_size=width.hidden_size))
+            card, note = companion(net, self.impl, Placement("cpu", self._dtype()))
+            if card is None:
+                if arm.contrast != "control":
+                    raise UsageError(f"{where}: {note}")
+                self.deviations.append(f"{where}: not trained, {note}")
+                continue
+            if note:
+                self.deviations.append(f"{where}: {note}")
+            if not width.near:
+                self.deviations.append(
+                    f"{where}: {mode} differ by {width.difference:+.1%}, no width is nearer"
+                )
+            out.append(self._cell(arm, mode, card, net, changes))
+        return out
+
+    def _baseline_modes(self) -> tuple[str, ...]:
+        """The baseline is its own yardstick, but for equal seconds, where steps are counted."""
+        wall = any("wall" in arm.budgets for arm in self.ablation.arms)
+        return ("as_is", "wall") if wall else ("as_is",)
+
+    def _dtype(self) -> Any:
+        return self.ablation.dtype
+
+    def _net(self, changes: Changes) -> NetSpec:
+        return fields.network(self.probe.net, self.asked.task.input_size, changes)
+
+    def _cell(self, arm: Arm, mode: str, impl: str, net: NetSpec, changes: Changes) -> Cell:
+        ablation, asked = self.ablation, self.asked
+        first = arm.first_seed
+        cell = Cell(
+            asked=asked,
+            arm=arm,
+            mode=mode,
+            impl=impl,
+            net=net,
+            changes={**changes, "hidden_size": net.core.hidden_size},
+            probe=self.probe,
+            steps=arm.changes.get("steps", asked.steps),
+            root=ablation.root,
+            evaluations=ablation.evaluations,
+            dtype=ablation.dtype,
+            grid=ablation.learning_rates,
+            tuning_seeds=tuple(seeds.TUNING + first + n for n in range(ablation.tuning_seeds)),
+            final_seeds=tuple(range(first, first + asked.seeds)),
+        )
+        if mode == "wall":
+            return replace(cell, steps=self.calibrated.get(cell.label, cell.steps))
+        return cell
+
+
+def known_implementation(name: str) -> str:
+    """The name, once it is known that its networks can be trained.
+
+    Raises:
+        UsageError: its card offers no core; `impls.UnknownImplementation` where there is none.
+    """
+    card = impls.get(name)
+    if card.core is None and card.trainer is None:
+        raise UsageError(
+            f"--impl {name}: cannot be trained inside a network, its card offers no core; speed "
+            "and equivalence only"
+        )
+    return name

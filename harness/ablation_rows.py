@@ -1,0 +1,126 @@
+"""The row of one training: what was asked, what came of it, and under which key it stays valid."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import impls
+from harness import budgets, machine
+from harness.ablation_cells import Run, digest
+from harness.process import WorkerFailure
+from impls.nets import framework_of
+
+THREADS = 1
+FINAL = {"ok", "diverged", "nonfinite", "unsupported", "crash", "timeout", "oom_host"}
+"""Statuses that end a training; "interrupted" and "skipped" ones are trained at the next call."""
+FAILED = FINAL - {"ok"}
+COLUMNS = tuple(
+    """
+schema_version record run_id plan_hash trained_under row_key stale_key impl framework device
+threads dtype task task_version data_sha256 arm changes contrast budget_mode hidden_size params
+flops_per_step role seed learning_rate lr_edge steps steps_done status stop_reason metric_name
+metric validation auc steps_to_target train_loss wall_s cpu_s ms_per_step peak_bytes target chance
+params_sha256 error_type error_msg started_at ended_at
+""".split()
+)
+"""Keys of every row; null where nothing is known."""
+TRAINING = (
+    "impls/nets.py impls/net_params.py impls/batches.py harness/train.py harness/course.py "
+    "harness/losses.py harness/seeds.py harness/tasks/draws.py"
+).split()
+"""Files beside an implementation's own that a training runs; tasks have versions."""
+
+
+def now() -> str:
+    """The time, as rows write it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@functools.cache
+def stale_key(impl: str, task: str) -> str:
+    """16 hexadecimal digits that change when a row of this implementation no longer holds.
+
+    They cover the machine, the implementation's source and frameworks, and what trains and scores.
+    """
+    top = Path(__file__).resolve().parent.parent
+    code = {
+        name: hashlib.sha256((top / name).read_bytes()).hexdigest()
+        for name in (*TRAINING, f"harness/tasks/{task}.py")
+        if (top / name).exists()
+    }
+    print_ = machine.fingerprint_hash(machine.fingerprint(THREADS))
+    return digest([machine.stale_key(impl, print_, THREADS), code], 16)
+
+
+def row_of(
+    run: Run,
+    shared: Mapping[str, Any],
+    started_at: str,
+    found: Mapping[str, Any] | None = None,
+    failure: WorkerFailure | None = None,
+) -> dict[str, Any]:
+    """The row of a training that ended, well or not.
+
+    Args:
+        shared: run_id and plan_hash.
+        found: the "row" of the worker's answer; failure: why there is none.
+    """
+    cell, task = run.cell, run.cell.asked.task
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {
+        "record": "accuracy",
+        **shared,
+        "row_key": run.row_key,
+        "stale_key": stale_key(cell.impl, task.name),
+        "impl": cell.impl,
+        "framework": framework_of(impls.get(cell.impl)),
+        "device": "cpu",
+        "threads": THREADS,
+        "dtype": cell.dtype,
+        "task": task.name,
+        "task_version": task.version,
+        "arm": cell.arm.name,
+        "changes": cell.arm.changes,
+        "contrast": cell.contrast,
+        "budget_mode": cell.mode,
+        "hidden_size": cell.net.core.hidden_size,
+        "params": budgets.params(cell.net),
+        "flops_per_step": cell.flops,
+        "role": run.role,
+        "seed": run.seed,
+        "learning_rate": run.learning_rate,
+        "lr_edge": run.lr_edge,
+        "steps": cell.steps,
+        "metric_name": task.metric,
+        "target": cell.asked.target,
+        "chance": cell.probe.chance,
+        "started_at": started_at,
+        "ended_at": now(),
+    }
+    if failure is not None:
+        row |= {
+            "status": failure.status,
+            "error_type": failure.error_type,
+            "error_msg": failure.reason,
+        }
+    row |= found or {}
+    del row["schema_version"]  # the store's
+    return row
+
+
+def done_rows(
+    rows: list[dict[str, Any]], retry: frozenset[str] = frozenset()
+) -> dict[str, dict[str, Any]]:
+    """The newest row of each row_key, where it is final, still valid, and not to be tried again."""
+    newest = {row["row_key"]: row for row in rows}
+    kept = {}
+    for key, row in newest.items():
+        final = row["status"] in FINAL and row["status"] not in retry
+        if final and row["stale_key"] == stale_key(row["impl"], row["task"]):
+            kept[key] = row
+    return kept

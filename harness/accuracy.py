@@ -1,0 +1,189 @@
+"""The recorded training runs of a folder: newest rows, learning curves, and what was planned.
+
+`ablation.jsonl` has one line per run, `curves.jsonl` one per run with its evaluations, and
+`manifest["ablation"]` the plan as it was registered:
+
+    name, impl, plan_hash, deviations (sentences),
+    registered: {seeds, baseline: {field: value}, learning_rates,
+                 arms: [{name, changes, contrast, tasks}], tasks: [{name, seeds, arms}]},
+    tasks: {task: {about, version, metric, higher_is_better, chance, ceiling, target, good, bad}}
+
+where `good` and `bad` name arms. Readers ignore further keys. Needs no table library.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import files
+from harness.errors import UsageError
+from harness.files import Row
+from harness.store import SCHEMA_VERSION
+
+ROWS, CURVES = "ablation.jsonl", "curves.jsonl"
+FRACTIONS = ("accuracy", "exact_match")
+"""Metrics whose own hundredths are points; all others are scaled from chance to ceiling."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a task says of its own scores.
+
+    Attributes:
+        chance, ceiling: the metric of a guess and of a perfect answer; of errors the ceiling is
+            the lower number.
+        target: the metric that counts as learned (steps to target).
+        good, bad: names of the arms that are known to learn it and not to; None = not trained.
+    """
+
+    name: str
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    chance: float = 0.0
+    ceiling: float = 1.0
+    target: float | None = None
+    good: str | None = None
+    bad: str | None = None
+    about: str = ""
+    version: int | None = None
+
+    def scaled(self, metric: float) -> float:
+        """0 at chance, 1 at the ceiling, higher is better whatever the metric."""
+        return (metric - self.chance) / (self.ceiling - self.chance)
+
+    def points(self, metric: float) -> float:
+        """Hundredths of a fraction, or of the way from chance to ceiling; higher is better."""
+        return 100.0 * (metric if self.metric in FRACTIONS else self.scaled(metric))
+
+    @property
+    def chance_points(self) -> float:
+        """`points` of a guess: what a run that failed counts as."""
+        return self.points(self.chance)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Everything that is recorded of the training runs of one folder.
+
+    Attributes:
+        rows: the newest row of every row_key, in the order of their writing.
+        curves: by row_key, with lists steps, validation, test, loss.
+        tasks: by name, for every task in the plan or in a row.
+        planned: `manifest["ablation"]`, {} where there is none.
+        notes: remarks about the files.
+    """
+
+    rows: list[Row]
+    curves: dict[str, Row] = field(default_factory=dict)
+    tasks: dict[str, TaskFacts] = field(default_factory=dict)
+    planned: Row = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Row:
+        """What was registered, {} where the manifest holds nothing of it."""
+        return dict(self.planned.get("registered") or {})
+
+    @property
+    def baseline(self) -> Row:
+        """Every field of the reference arm; {} where unknown."""
+        return dict(self.plan.get("baseline") or {})
+
+    @property
+    def arms(self) -> dict[str, Row]:
+        """The planned arms by name, the reference first."""
+        return {str(arm["name"]): arm for arm in self.plan.get("arms") or ()}
+
+    def seeds(self, task: str) -> int | None:
+        """How many final seeds are planned on a task; None where unknown."""
+        return self._asked(task).get("seeds", self.plan.get("seeds"))
+
+    def trained(self, task: str) -> list[str]:
+        """Names of the arms that the plan trains on a task."""
+        chosen = self._asked(task).get("arms")
+        return [
+            name for name, arm in self.arms.items()
+            if task in (arm.get("tasks") or [task])
+            and (chosen is None or name in chosen or arm.get("contrast") == "reference"
+                 or arm.get("tasks"))
+        ]  # fmt: skip
+
+    def _asked(self, task: str) -> Row:
+        found = [one for one in self.plan.get("tasks") or () if one.get("name") == task]
+        return dict(found[0]) if found else {}
+
+
+def load(folder: str | Path) -> Ablation:
+    """The training runs of a run folder; empty where none was recorded.
+
+    Raises:
+        UsageError: rows of another schema, a damaged line before the last, a damaged manifest.
+    """
+    folder = Path(folder)
+    rows, notes = newest(folder / ROWS)
+    curves, more = newest(folder / CURVES)
+    planned = _planned(folder / "manifest.json")
+    said = planned.get("tasks") or {}
+    names = [*said, *(str(row["task"]) for row in rows)]
+    tasks = {name: _facts(name, said.get(name), rows) for name in dict.fromkeys(names)}
+    by_key = {str(row["row_key"]): row for row in curves}
+    return Ablation(rows, by_key, tasks, planned, notes + more)
+
+
+def newest(path: Path) -> tuple[list[Row], list[str]]:
+    """The newest line of every row_key, and a note where the last line is torn.
+
+    Raises:
+        UsageError: a line of another schema or without a row_key, or a damaged one.
+    """
+    found, torn = files.read_lines(path)
+    by_key: dict[str, Row] = {}
+    for row in found:
+        version = row.get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION or "row_key" not in row:
+            raise UsageError(
+                f"{path}: a line of schema version {version!r} or without a row_key; this program "
+                f"reads schema version {SCHEMA_VERSION}, start a new run folder"
+            )
+        by_key.pop(str(row["row_key"]), None)
+        by_key[str(row["row_key"])] = row
+    return list(by_key.values()), [torn] if torn else []
+
+
+def recorded(folder: str | Path) -> bool:
+    """Whether a folder holds a training run."""
+    path = Path(folder) / ROWS
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _planned(path: Path) -> Row:
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path}: not valid JSON ({error})") from None
+    found = manifest.get("ablation") if isinstance(manifest, dict) else None
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _facts(name: str, said: object, rows: list[Row]) -> TaskFacts:
+    """The planned facts of a task; of one that no plan knows, what its rows tell."""
+    if isinstance(said, Mapping):
+        known = {key: said[key] for key in TaskFacts.__dataclass_fields__ if key in said}
+        guesses = [row["chance"] for row in rows if row["task"] == name and row.get("chance")]
+        if guesses:  # that of the data themselves
+            known["chance"] = statistics.median(guesses)
+        return TaskFacts(**{**known, "name": name})
+    metrics = [str(row["metric_name"]) for row in rows if row["task"] == name]
+    metric = metrics[-1] if metrics and metrics[-1] != "None" else "accuracy"
+    if metric in FRACTIONS:
+        return TaskFacts(name, metric)
+    raise UsageError(
+        f"task {name!r} has metric {metric!r}, and the run's plan does not say its chance level "
+        "and ceiling (ablation.tasks of its manifest)"
+    )

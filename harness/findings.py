@@ -1,0 +1,192 @@
+"""What training runs say, in words: the answer, task by task, and where the run left its plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from harness import effects, outcomes
+from harness.accuracy import Ablation
+from harness.contrasts import ENOUGH, Estimate, Paired
+from harness.effects import ABSENT, BETTER, EXPLORATORY, NONE, OPEN, UNINFORMATIVE, WORSE, Contrast
+from harness.outcomes import Arm, Subject
+from harness.summary import count, listing, number
+
+EMPTY = "No training run is recorded in this folder; `quasibench ablate` makes some."
+SAID = (BETTER, WORSE, NONE, OPEN, UNINFORMATIVE, ABSENT)
+"""Verdicts in the order in which they are told."""
+WORDS = {
+    EXPLORATORY: f"exploratory, fewer than {ENOUGH} seeds",
+    UNINFORMATIVE: "uninformative at this budget",
+}
+
+TURNED = {BETTER: "worse", WORSE: "better", NONE: "equally"}
+"""Verdicts from the reference's side."""
+
+
+def signed(value: float) -> str:
+    """Points with their sign, e.g. "+20.8", "−3.0"; two decimals below a tenth, "0" for nothing."""
+    if abs(value) < 0.005:
+        return "0"
+    return f"{value:+.{1 if abs(value) >= 0.095 else 2}f}".replace("-", "−")
+
+
+def bracketed(found: Paired | Estimate) -> str:
+    """The 95 % interval of a difference, "" where there is none."""
+    if not math.isfinite(found.lo):
+        return ""
+    return f"[{signed(found.lo)}, {signed(found.hi)}]".replace("+", "")
+
+
+def difference(one: Contrast) -> str:
+    """ "+20.8 [19.7, 21.9]", or what stands in its place."""
+    if one.result is None:
+        return one.remarks[0] if one.remarks else ABSENT
+    return f"{signed(one.result.mean)} {bracketed(one.result)}".strip()
+
+
+def verdict(study: Ablation) -> list[str]:
+    """The result of all training runs in sentences, the answer first."""
+    out = []
+    found = outcomes.subjects(study)
+    for subject in found:
+        told = [*answer(study, subject), *by_task(effects.contrasts(study, subject)).values()]
+        out += [f"{subject.name}: {told[0]}", *told[1:]] if len(found) > 1 else told
+    return out or [EMPTY]
+
+
+def answer(study: Ablation, subject: Subject) -> list[str]:
+    """What the speed costs in accuracy, and how many contrasts ended how."""
+    made = effects.contrasts(study, subject)
+    told = [*_beside_lstm(study, made), *_tally(made), *_few_seeds(made)]
+    return told or ["No arm shares a finished seed with the reference yet."]
+
+
+def by_task(made: Sequence[Contrast]) -> dict[str, str]:
+    """Task -> one sentence with every contrast, grouped by its verdict."""
+    out = {}
+    for task in dict.fromkeys(one.arm.task.name for one in made):
+        own = [one for one in made if one.arm.task.name == task]
+        parts = [_told(word, [one for one in own if one.verdict == word]) for word in SAID]
+        early = [one for one in own if one.verdict == EXPLORATORY and one.result is not None]
+        early.sort(key=lambda one: -one.result.mean if one.result else 0.0)
+        if early:
+            words = listing([f"{one.label} {_higher(one.result)}" for one in early], 12)
+            parts.insert(0, f"{words} ({WORDS[EXPLORATORY]})")
+        mean = own[0].reference.mean
+        level = "no finished run" if math.isnan(mean) else f"{mean:.1f} points"
+        head = f"{task} (reference {level})"
+        out[task] = f"{head}: {'; '.join(filter(None, parts))}."
+    return out
+
+
+def _told(verdict: str, own: list[Contrast]) -> str:
+    """One verdict with the arms that got it."""
+    if not own:
+        return ""
+    if verdict in (UNINFORMATIVE, ABSENT):
+        reasons = listing(list(dict.fromkeys(one.remarks[0] for one in own)), 3, "; ")
+        return f"{WORDS.get(verdict, verdict)}: {listing([o.label for o in own], 12)} ({reasons})"
+    sure = sorted(own, key=lambda one: -abs(one.result.mean) if one.result else 0.0)
+    return f"{verdict}: {listing([f'{o.label} {difference(o)}' for o in sure], 12)}"
+
+
+def _higher(found: Paired | None) -> str:
+    if found is None:
+        return ABSENT
+    if abs(found.mean) < 0.005:
+        return "the same"
+    return f"{signed(found.mean)[1:]} points {'higher' if found.mean > 0 else 'lower'}"
+
+
+def reference_words(study: Ablation) -> str:
+    """The reference in a few words, e.g. "fo, K = 2, 2 layers, 64 units"; "" where unknown."""
+    found = study.baseline
+    words = {
+        "pooling": "{}", "kernel_width": "K = {}", "layers": "{} layers", "hidden_size": "{} units"
+    }  # fmt: skip
+    return ", ".join(form.format(found[key]) for key, form in words.items() if key in found)
+
+
+def _beside_lstm(study: Ablation, made: Sequence[Contrast]) -> Iterable[str]:
+    """The reference beside an LSTM: time per step, and the score of every task."""
+    own = [one for one in made if is_lstm(one.arm) and one.arm.mode == "as_is"]
+    ratios = [ratio for one in own if (ratio := slower(one.arm, one.reference)) is not None]
+    groups: dict[str, list[str]] = {}
+    for one in own:
+        if one.result is not None:
+            turned = {BETTER: "worse", WORSE: "better", NONE: "equally"}.get(
+                one.verdict, one.verdict
+            )
+            gap = 0.0 - one.result.mean
+            if one.verdict == EXPLORATORY:
+                turned = "higher" if gap > 0 else "lower"
+            groups.setdefault(turned, []).append(f"{one.arm.task.name} ({signed(gap)} points)")
+    order = ["better", "higher", "worse", "lower", "equally", OPEN, UNINFORMATIVE]
+    parts = [f"scores {word} on {listing(groups[word])}" for word in order if word in groups]
+    if ratios:
+        times = math.exp(float(np.mean(np.log(ratios))))
+        parts.insert(0, f"trains {number(times, 2)} times as fast per step")
+    if parts:
+        words = reference_words(study)
+        who = f"the QRNN ({words})" if words else "the reference"
+        early = any(one.verdict == EXPLORATORY for one in own)
+        yield f"{'Exploratory: beside' if early else 'Beside'} an LSTM {who} {listing(parts)}."
+
+
+def _tally(made: Sequence[Contrast]) -> Iterable[str]:
+    """How many primary contrasts ended with which verdict."""
+    own = [one for one in made if one.kind == "primary"]
+    if not own:
+        return
+    amounts = [(word, sum(one.verdict == word for one in own)) for word in (*SAID, EXPLORATORY)]
+    told = listing([f"{amount} {word}" for word, amount in amounts if amount], 8)
+    tasks = count(len({one.arm.task.name for one in own}), "task")
+    seeds = sorted({one.result.n for one in own if one.result is not None})
+    ends = " to ".join(str(n) for n in dict.fromkeys([*seeds[:1], *seeds[-1:]]))
+    ns = f" ({ends} seeds)" if ends else ""
+    family = "Holm within each task" if any(one.verdict in SAID[:4] for one in own) else ""
+    end = f" ({family})" if family else ""
+    yield (
+        f"Of {count(len(own), 'primary contrast')} with the reference on {tasks}{ns}: {told}{end}."
+    )
+
+
+def _few_seeds(made: Sequence[Contrast]) -> Iterable[str]:
+    shared = [one.result.n for one in made if one.result is not None]
+    if shared and max(shared) < ENOUGH:
+        yield (
+            f"At most {count(max(shared), 'seed')} per arm: this shows where to look and proves "
+            f"nothing; a claim needs at least {ENOUGH}."
+        )
+
+
+def is_lstm(arm: Arm) -> bool:
+    """Whether the arm is a network of LSTM layers."""
+    return (next(iter(arm.rows.values())).get("changes") or {}).get("family") == "lstm"
+
+
+def slower(arm: Arm, reference: Arm) -> float | None:
+    """Median time per step of the arm over that of the reference; None where unknown."""
+    times = [median_of(one, "ms_per_step") for one in (arm, reference)]
+    return times[0] / times[1] if times[0] and times[1] else None
+
+
+def median_of(arm: Arm, column: str) -> float | None:
+    """Median of a column over the arm's finished runs; None where no run knows it."""
+    rows = [row for row in arm.rows.values() if row["status"] == "ok"]
+    known = [float(row[column]) for row in rows if row.get(column) is not None]
+    return float(np.median(known)) if known else None
+
+
+def changed(fields: Mapping[str, object]) -> str:
+    """Fields with their values in words, e.g. "kernel width 4, dense"."""
+    words = (
+        f"{'' if value else 'not '}{key.replace('_', ' ')}"
+        if isinstance(value, bool)
+        else f"{key.replace('_', ' ')} {value}"
+        for key, value in fields.items()
+    )
+    return ", ".join(words)

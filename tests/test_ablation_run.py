@@ -1,0 +1,177 @@
+"""The engine trains what it planned, a row for each training whatever happens, and resumes."""
+
+import json
+import signal
+import sys
+import time
+
+import pytest
+
+from harness.cli import main
+from tests.ablating import K1, ended, rows, start, use_fakes, written
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers by Linux signals")
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch):
+    use_fakes(monkeypatch)
+
+
+def ablate(file, out, *words):
+    return main(["ablate", str(file), "--out", str(out), *words])
+
+
+def test_every_arm_and_seed_has_a_row_and_a_second_call_trains_nothing(tmp_path, capsys):
+    file, out = written(tmp_path, workers=2), tmp_path / "run"
+    assert ablate(file, out) == 0
+    found = rows(out)
+    assert {(r["arm"], r["seed"]) for r in found} == {(a, s) for a in ("k2", "k1") for s in (0, 1)}
+    assert {row["status"] for row in found} == {"ok"}
+    assert len(rows(out, "curves")) == len(found)
+    assert {row["row_key"] for row in rows(out, "curves")} == {row["row_key"] for row in found}
+    assert not list((out / "checkpoints").glob("*")) if (out / "checkpoints").exists() else True
+    assert "plan" in capsys.readouterr().out
+    assert ablate(file, out) == 0
+    assert rows(out) == found
+    assert "nothing was left to train" in capsys.readouterr().err
+    data = {(row["arm"], row["seed"]): row["data_sha256"] for row in found}
+    assert data["k1", 0] == data["k2", 0] != data["k1", 1], "data follow the seed, not the arm"
+
+
+FATES = """
+[[changes]]
+name = "nan"
+layers = 3
+[[changes]]
+name = "abort"
+layers = 4
+[[changes]]
+name = "hang"
+layers = 5
+[[changes]]
+name = "memory"
+layers = 6
+[[changes]]
+name = "diverge"
+layers = 7
+"""
+
+
+def test_each_way_to_fail_is_a_row_and_the_others_go_on(tmp_path, capsys):
+    file, out = written(tmp_path, changes=FATES, timeout="3s"), tmp_path / "run"
+    assert ablate(file, out, "--seeds", "1") == 1
+    found = {row["arm"]: row for row in rows(out)}
+    assert {arm: row["status"] for arm, row in found.items()} == {
+        "k2": "ok", "nan": "nonfinite", "abort": "crash", "hang": "timeout",
+        "memory": "oom_host", "diverge": "diverged",
+    }  # fmt: skip
+    assert found["abort"]["error_type"] == "SIGABRT"
+    assert "last words of the fake" in found["abort"]["error_msg"]
+    assert found["diverge"]["stop_reason"] == found["nan"]["stop_reason"] == "diverged"
+    assert all(row["metric"] is None for arm, row in found.items() if arm != "k2")
+    assert found["diverge"]["steps_done"] < found["k2"]["steps_done"]
+    assert ablate(file, out, "--seeds", "1") == 0, "a failure stands"
+    assert len(rows(out)) == 6
+    assert ablate(file, out, "--seeds", "1", "--retry", "crash") == 1
+    assert [row["arm"] for row in rows(out)[6:]] == ["abort"]
+
+
+GRID = "tuning_seeds = 2\nlearning_rates = [2e-3, 8e-3, 3.2e-2]"
+K4 = '[[changes]]\nname = "k4"\nkernel_width = 4\n'
+
+
+def test_rates_are_tuned_on_seeds_and_data_of_their_own_and_an_edge_is_flagged(tmp_path):
+    file, out = written(tmp_path, changes=K4, more=GRID, steps=30), tmp_path / "run"
+    assert ablate(file, out) == 0
+    found = rows(out)
+    tuned = [row for row in found if row["role"] == "tune"]
+    final = [row for row in found if row["role"] == "final"]
+    assert not {row["seed"] for row in tuned} & {row["seed"] for row in final}
+    assert all(row["metric"] is None for row in tuned), "tuning has looked at the test set"
+    assert {(r["learning_rate"], r["lr_edge"]) for r in final if r["arm"] == "k2"} == {
+        (8e-3, False)
+    }
+    assert {(r["learning_rate"], r["lr_edge"]) for r in final if r["arm"] == "k4"} == {
+        (0.128, True)
+    }
+    tried = {row["learning_rate"] for row in tuned if row["arm"] == "k4"}
+    assert tried == {2e-3, 8e-3, 3.2e-2, 0.128}, "a grid grows once, by one rate"
+
+
+def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later(tmp_path):
+    file, out = written(tmp_path, more='limit = "6s"', steps=400), tmp_path / "run"
+    assert ended(start(file, out, step_s=0.05))[0] == 0
+    assert {row["status"] for row in rows(out)} == {"skipped"}
+    assert len(rows(out)) == 4
+    assert ablate(written(tmp_path, steps=400), out) == 0
+    assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
+
+
+def wait_for(there, seconds=40):
+    deadline = time.monotonic() + seconds
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert there()
+
+
+def test_ctrl_c_ends_with_130_and_the_next_call_ends_as_if_nothing_had_happened(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    file = written(tmp_path, checkpoint="0.2s", steps=60)
+    assert ablate(file, whole) == 0
+    process = start(file, cut, step_s=0.05)
+    wait_for(lambda: list((cut / "checkpoints").glob("*.safetensors")))
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert {row["status"] for row in rows(cut)} == {"interrupted"}
+    assert ablate(file, cut) == 0
+    assert results(cut) == results(whole)
+
+
+def results(out):
+    """What a training's end is, by training."""
+    kept = ("metric", "validation", "auc", "train_loss", "params_sha256", "steps_done", "status")
+    return {row["row_key"]: [row[name] for name in kept] for row in rows(out)}
+
+
+def test_kill_9_loses_no_row_and_trains_nothing_twice(tmp_path):
+    file, out = written(tmp_path, changes=K1, checkpoint="0.2s", steps=50), tmp_path / "run"
+    process = start(file, out, step_s=0.02)
+    wait_for(lambda: rows(out))
+    time.sleep(0.3)
+    process.kill()
+    process.communicate()
+    before = rows(out)
+    assert ablate(file, out) == 0
+    assert rows(out)[: len(before)] == before
+    keys = [row["row_key"] for row in rows(out)]
+    assert len(set(keys)) == len(keys) == 4
+
+
+def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, capsys):
+    file, out = written(tmp_path, checkpoint="0.2s", steps=60, workers=2), tmp_path / "run"
+    process = start(file, out, step_s=0.05)
+    wait_for(lambda: len(list((out / "checkpoints").glob("*.safetensors"))) == 2)
+    process.kill()
+    process.communicate()
+    first, second = sorted((out / "checkpoints").glob("*.safetensors"))
+    second.write_bytes(first.read_bytes())
+    assert ablate(file, out) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "a checkpoint of another training, its " in said
+    assert str(second) in said
+
+
+def test_a_row_of_another_plan_stands_where_the_training_is_the_same(tmp_path):
+    out, wider = tmp_path / "run", tmp_path / "wider"
+    wider.mkdir()
+    assert ablate(written(tmp_path), out) == 0
+    before = rows(out)
+    both = written(wider, changes=K1 + K4)
+    assert ablate(both, out) == 0
+    later = rows(out)[len(before) :]
+    adopted = [row for row in later if row["trained_under"]]
+    assert {row["row_key"] for row in adopted} == {row["row_key"] for row in before}
+    assert {row["arm"] for row in later if not row["trained_under"]} == {"k4"}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert {row["plan_hash"] for row in later} == {manifest["ablation"]["plan_hash"]}
