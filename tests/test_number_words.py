@@ -56,7 +56,7 @@ def learnt():
     params = net_params.init(net, ROOT)
     translator = trainer(impls.get("torch_native"), net, params, optimiser)
     begun = process_time()
-    for step in range(optimiser.total_steps):
+    for step in range(task.steps):
         translator.step(data.train(step), Seeds(step, step))
         if step % 150 == 149:
             print(f"\nstep {step + 1}: loss {translator.loss():.5f}", end="", flush=True)
@@ -68,7 +68,7 @@ def learnt():
     )
     found = Learnt(translator, batches, greedy, wide)
     print(
-        f"\nnumber_words: {net_params.count(net)} parameters, {optimiser.total_steps} steps in "
+        f"\nnumber_words: {net_params.count(net)} parameters, {task.steps} steps in "
         f"{seconds:.0f} s of CPU time; of {len(greedy)} held-out integers greedy search has "
         f"{100 * found.right(greedy):.2f} % right, beam 8 {100 * found.right(wide):.2f} %"
     )

@@ -171,7 +171,7 @@ task = Task(
         "head": "seq2seq", "loss": "cross_entropy",
     },
     batch_size=32,
-    steps=3000,
+    steps=1200,
     input_size=64,
     make=_data,
     recipe={
