@@ -3,12 +3,14 @@
 import mmap
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import impls
 from harness import parts
 from harness.conformance import covering_set, run_checks
 from harness.grid import params_of, work_of
+from impls import reference
 from impls.contract import PARTS, POOLINGS, ModelSpec, Placement
 from tests import cuda_shim
 from tests.cuda_shim.arguments import arguments, offered_on_cpu, pool
@@ -124,6 +126,28 @@ def test_offsets_beyond_31_bits_are_addressed(on_cpu, reverse):
     with torch.no_grad():
         far.copy_(args[0])
         torch.testing.assert_close(pool(far, *args[1:]), pool(*args), rtol=0, atol=0)
+
+
+@shim
+def test_a_decoder_draws_masks_of_its_own(on_cpu):
+    """With f = 0 a step's state is z of that step, or where zoneout holds the state before."""
+    spec = ModelSpec(hidden_size=4, pooling="f", zoneout=0.5)
+    rows, t0 = torch.tensor([3, 8]), torch.tensor([0, 5])
+    for decoder, direction in ((False, "fwd"), (True, "dec")):
+        args = arguments(
+            "f", steps=40, zone="hold", seed=torch.tensor([77]), rows=rows, t0=t0,
+            zoneout=0.5, layer=2, decoder=decoder,
+        )  # fmt: skip
+        with torch.no_grad():
+            args[0][..., 4:] = -60.0
+            args[1][:] = 0.0
+            y, _, _ = pool(*args)
+        held = y == torch.cat([args[2][None], y[:-1]])
+        where = (40, 2, direction)
+        expected = reference.hold_mask(spec, 77, rows.numpy(), t0.numpy(), *where)
+        np.testing.assert_array_equal(held.numpy(), expected)
+        network = reference.hold_mask(spec, 77, rows.numpy(), t0.numpy(), 40, 2, "fwd", 1)
+        assert decoder == np.array_equal(expected, network)
 
 
 @shim
