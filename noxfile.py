@@ -80,7 +80,7 @@ def env(session: nox.Session) -> None:
     if "PIP_FIND_LINKS" in os.environ:  # uv does not read pip's own variable
         os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
     pins = ("-c", str(HERE / "constraints.txt"))
-    extras = ["jax", "report"]
+    extras = ["jax", "report", "tasks"]
     if accelerator == "cuda13":
         extras += ["torch", "cuda13"]
     elif sys.platform == "darwin":  # macOS wheels are CPU builds without the local label
@@ -129,8 +129,14 @@ def tests(session: nox.Session) -> None:
 
 @shared
 def bench(session: nox.Session) -> None:
-    """Measure it: gates, speed grid, reports (-- --profile NAME --budget 2h ...)."""
+    """Measure it: gates, speed grid, quick ablation, reports (-- --profile NAME --budget 2h)."""
     _run(session, "-m", "harness", "run", *session.posargs)
+
+
+@shared
+def ablate(session: nox.Session) -> None:
+    """Train it: an ablation with its page, resumable (-- --profile claim)."""
+    _run(session, "-m", "harness", "ablate", *session.posargs)
 
 
 @shared

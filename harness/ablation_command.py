@@ -169,8 +169,9 @@ def _describe(plan: Plan, folder: RunFolder, impl: str) -> None:
         for one in ablation.tasks
     }
     controls = ablation_plan.separation(ablation)
+    own = {} if "machine" in folder.manifest else {"machine": machine.fingerprint(THREADS)}
     folder.update_manifest(
-        machine=machine.fingerprint(THREADS),
+        **own,
         ablation={
             "name": ablation.name,
             "about": ablation.about,

@@ -160,16 +160,19 @@ def run(
     repair: Repair = False,
     again: Again = False,
 ) -> None:
-    """Do all of a profile: checks, speed grid, pages. Resumes what an earlier run left.
+    """Do all of a profile: checks, speed grid, its ablation, pages; resumes what was left.
 
     Without the packages that render pages the rows are there and one line says what is missing.
     """
+    from harness import after_timing
     from harness.pipeline import render_pages, run_profile
     from harness.report import lacking
 
     profile = profile_option or profile
     parts = ("equivalence", "speed")
     code = run_profile(profile, out, budget, only or [], repair=repair, parts=parts, again=again)
+    if code != 130:
+        code = max(code, after_timing.train(profile, out, repair=repair))
     if code != 130 and (missing := lacking()) is not None:
         print(
             f"no pages: rendering needs {missing}, which is not installed here; the rows are "

@@ -54,6 +54,7 @@ class Profile:
         drop: what goes where the budget does not hold all points: the "dearest" ones, or the
             "last" of the file, whose order is then that of importance; "last" also makes the
             budget a hard end, and plans again with the measured times while some is left.
+        ablation: the ablation that `quasibench run` trains after all timing, None = none.
         device_tests_s: time limit of `pytest -m gpu` and of the equivalence checks beside it,
             which come first; None = no such tests.
     """
@@ -81,6 +82,7 @@ class Profile:
     drop: str = "dearest"
     without: tuple[str, ...] = ()
     up_to: Mapping[str, int] = field(default_factory=dict)
+    ablation: str | None = None
     device_tests_s: float | None = None
 
     @property
@@ -232,6 +234,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "seed": lambda key, value: checked.whole(key, value, 0),
     "modes": lambda key, value: checked.modes(key, value, WHOLE),
     "drop": lambda key, value: checked.one_of(key, value, DROPS),
+    "ablation": checked.line,
     "device_tests": lambda key, value: parse_duration(value, key),
 }
 _DEFAULTS = {

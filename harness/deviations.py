@@ -61,7 +61,10 @@ def failures(study: Ablation) -> list[dict[str, str]]:
     """Runs without a score, alike ones together: status, task, arms, runs, seeds, reason."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in study.rows:
-        if row["status"] != "ok" or row["metric"] is None:
+        scored = (
+            row["metric"] is not None or row["role"] == "tune"
+        )  # the test set is not for tuning
+        if row["status"] != "ok" or not scored:
             message = str(row.get("error_msg") or row.get("error_type") or "no reason recorded")
             key = (str(row["status"]), str(row["task"]), str(row["role"]), message)
             groups.setdefault(key, []).append(row)

@@ -12,7 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import ceilings, files, machine, memory, paths, proofs, report, system
+from harness import (
+    ceilings,
+    files,
+    machine,
+    memory,
+    paths,
+    proofs,
+    report,
+    system,
+)
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile, profile_names
 from harness.errors import UsageError

@@ -213,3 +213,36 @@ def test_the_control_counts_one_interval_per_sitting(run):
 )
 def test_numbers_have_three_digits(value, text):
     assert summary.number(value) == text
+
+
+def _with_families(run, **more):
+    """The run with a convolution beside every timed `torch_eager`, fifty times an LSTM's speed."""
+    rows = [json.loads(line) for line in (run / "cells.jsonl").read_text().splitlines()]
+    beside = [
+        row
+        | {"impl": "conv_torch", "family": "conv", "cell_id": f"conv {row['cell_id']}"}
+        | {"speedup": 50.0, "speedup_lo": 49.0, "speedup_hi": 51.0, "verdict": "FASTER"}
+        | more
+        for row in rows
+        if row["impl"] == "torch_eager" and row["status"] == "ok"
+    ]
+    assert beside
+    _append(run, beside)
+    return summary.verdict(results.load(run))
+
+
+def test_layers_of_other_families_are_told_apart_and_do_not_win(run):
+    before = summary.verdict(results.load(run))
+    after = _with_families(run)
+    (added,) = [words for words in after if words not in before]
+    assert [words for words in after if words != added] == before
+    assert added.startswith("Layers of other families and the same width")
+    assert "conv_torch 50.0 [50.0, 50.0] over " in added
+
+
+def test_rows_from_before_a_field_was_are_of_the_same_scene_as_rows_with_it(run):
+    told = _with_families(run, dilated=False, heads=4)
+    assert not any("dilated" in words or "heads" in words for words in told)
+    frame = results.load(run)
+    assert set(frame["dilated"]) == {False}
+    assert set(frame["heads"]) == {4}

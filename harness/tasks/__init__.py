@@ -67,8 +67,8 @@ class Task:
         input_size: embedding or bottleneck width, or features of dense inputs.
         make: `(run_root, options) -> TaskData`, reached through `data`.
         options: name and meaning of each option that `data` accepts.
-        recipe: a whole recipe outside ablations that reaches `target`: "core" (ModelSpec fields),
-            "net" (NetSpec fields), "optimiser" (OptimiserSpec fields), "steps"; may be empty.
+        recipe: what reaches `target` in `steps` steps outside of ablations: "core" (ModelSpec
+            fields), "net" (NetSpec fields), "optimiser" (OptimiserSpec fields); empty = none.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """The adding problem: the sum of the two marked numbers of a long sequence.
 
 After Hochreiter and Schmidhuber (1997) in the form of locuslab/TCN (there 400 steps): predicting
-1 whatever comes has a mean squared error of 1/6.
+1 whatever comes has a mean squared error of 1/6. A convolution of two layers sees the last few
+steps only and cannot do better: the known-bad arm.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ task = Task(
     higher_is_better=False,
     chance=1 / 6,
     ceiling=0.0,
-    target=0.01,
+    target=0.02,
     good={"pooling": "f"},
     bad={"family": "conv"},
     net={

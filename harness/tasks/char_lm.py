@@ -173,7 +173,7 @@ task = Task(
     chance=4.8,
     ceiling=1.0,
     target=2.5,
-    good={"kernel_width": 4},
+    good={},
     bad={"kernel_width": 1},
     net={
         "inputs": "tokens", "vocabulary": 65, "outputs": 65, "head": "steps",

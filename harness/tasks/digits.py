@@ -86,8 +86,8 @@ task = Task(
     higher_is_better=True,
     chance=0.1,
     ceiling=1.0,
-    target=0.8,
-    good={"pooling": "f"},
+    target=0.65,
+    good={"kernel_width": 4},
     bad={"kernel_width": 1},
     net={
         "inputs": "dense", "outputs": 10, "head": "sequence", "readout": "last",

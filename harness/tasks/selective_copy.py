@@ -53,7 +53,7 @@ task = Task(
     ceiling=1.0,
     target=0.95,
     good={"kernel_width": 4},
-    bad={"pooling": "ifo"},
+    bad={"kernel_width": 1},
     net={
         "inputs": "tokens", "vocabulary": SYMBOLS + 2, "outputs": SYMBOLS, "head": "steps",
         "loss": "cross_entropy",

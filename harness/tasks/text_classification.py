@@ -189,7 +189,7 @@ task = Task(
         "readout": "attention", "loss": "cross_entropy",
     },
     batch_size=32,
-    steps=800,
+    steps=772,  # two epochs of SNIPS
     input_size=256,
     make=_data,
     options={
@@ -202,6 +202,11 @@ task = Task(
         "core": {
             "hidden_size": 128, "layers": 2, "kernel_width": 3, "pooling": "fo",
             "bidirectional": True,
+        },
+        "net": {"dropout": 0.2, "dropout_input": 0.1},
+        "optimiser": {
+            "algorithm": "adam", "learning_rate": 1e-3, "clip_norm": 1.0, "schedule": "cosine",
+            "total_steps": 772,
         },
     },
 )  # fmt: skip

@@ -1,0 +1,36 @@
+"""The ablation that a speed profile asks for, trained once all timing is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import impls
+from harness import paths
+from harness.ablation import load_ablation
+from harness.ablation_command import ablate
+from harness.config import load_profile
+from harness.progress import Progress
+
+FALLBACKS = ("torch_eager", "jax_native", "jax_scan")
+
+
+def train(profile_name: str, out: Path | None, *, repair: bool) -> int:
+    """Train the profile's ablation in the profile's run folder; the exit code, 0 without one.
+
+    Where its implementation cannot run here, the first one that can stands in for it, which is a
+    deviation from the plan; where none can, one line says so.
+
+    Raises:
+        UsageError: as `ablation_command.ablate`.
+    """
+    profile = load_profile(profile_name)
+    if profile.ablation is None:
+        return 0
+    place, reasons = out or paths.run_folder(profile.name), []
+    for impl in (load_ablation(profile.ablation).impl, *FALLBACKS):
+        reason = impls.missing(impls.get(impl))
+        if reason is None:
+            return ablate(profile.ablation, impl, place, repair=repair, profile=profile.name)
+        reasons.append(f"{impl}: {reason}")
+    Progress().note(f"no ablation, nothing here can train: {'; '.join(reasons)}")
+    return 0
