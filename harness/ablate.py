@@ -141,9 +141,9 @@ class _Coordinator:
             "every_s": self.plan.ablation.checkpoint_s,
             "stale_key": stale_key(run.cell.impl, run.cell.asked.task.name),
         }
-        timeout = max(0.1, min(self.plan.ablation.timeout_s, self.end - time.monotonic()))
         slot.last, self.running[run.row_key] = run.cell.label, run.cell.label
-        slots.ask(slot, Asked((run, now()), run.cell.impl, "train", arguments, timeout))
+        about, limit_s = (run, now()), self.plan.ablation.timeout_s
+        slots.ask(slot, Asked(about, run.cell.impl, "train", arguments, limit_s, self.end))
 
     def _checkpoint(self, run: Run) -> Path:
         """Where the training's checkpoint is; one that other code wrote is removed.

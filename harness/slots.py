@@ -7,8 +7,10 @@ started it. The coordinator gives a slot one thing at a time and waits for whoev
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +31,8 @@ class Asked:
     Attributes:
         about: whatever the coordinator wants back with the answer.
         impl: whose frameworks the worker needs; command, arguments: of `harness.commands`.
-        timeout_s: until the worker is killed.
+        timeout_s: until the worker is killed; it has its frameworks by then.
+        end: of the monotonic clock: nothing is waited for beyond it, imports included.
     """
 
     about: Any
@@ -37,6 +40,11 @@ class Asked:
     command: str
     arguments: dict[str, Any]
     timeout_s: float
+    end: float = math.inf
+
+    def within(self, seconds: float) -> float:
+        """So many seconds, or fewer where the end comes first."""
+        return max(0.1, min(seconds, self.end - time.monotonic()))
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,8 @@ class Slot:
 
     def _answer(self, asked: Asked) -> Answer:
         try:
-            worker = self._ready(asked.impl)
-            found = worker.call(asked.command, asked.timeout_s, **asked.arguments)
+            worker = self._ready(asked)
+            found = worker.call(asked.command, asked.within(asked.timeout_s), **asked.arguments)
             return Answer(self, asked, found)
         except WorkerFailure as failure:
             if failure.fatal:
@@ -102,15 +110,16 @@ class Slot:
                 self, asked, failure=WorkerFailure("crash", type(error).__name__, f"{error}")
             )
 
-    def _ready(self, impl: str) -> Worker:
-        """A living worker with the frameworks of this implementation in it."""
+    def _ready(self, asked: Asked) -> Worker:
+        """A living worker with the frameworks of the asked implementation in it."""
         if self._worker is None or not self._worker.alive:
             self._drop()
             self._worker = Worker(f"train-{self.number}", 1, self._logs, self._stop, self.number)
             self.last, self._known = "", set()
-        if impl not in self._known:
-            self._worker.call("hello", HELLO_S, modules=list(impls.get(impl).requires))
-            self._known.add(impl)
+        if asked.impl not in self._known:
+            modules = list(impls.get(asked.impl).requires)
+            self._worker.call("hello", asked.within(HELLO_S), modules=modules)
+            self._known.add(asked.impl)
         return self._worker
 
     def _drop(self) -> None:

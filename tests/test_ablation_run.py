@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from harness import accuracy, after_timing, deviations
 from harness.cli import main
 from tests.ablating import K1, ended, rows, start, use_fakes, written
 
@@ -175,3 +176,51 @@ def test_a_row_of_another_plan_stands_where_the_training_is_the_same(tmp_path):
     assert {row["arm"] for row in later if not row["trained_under"]} == {"k4"}
     manifest = json.loads((out / "manifest.json").read_text())
     assert {row["plan_hash"] for row in later} == {manifest["ablation"]["plan_hash"]}
+
+
+def test_equal_seconds_are_as_many_steps_as_were_calibrated_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_STEP_S", "0.01")
+    wall = K1 + 'budgets = ["wall"]\n'
+    file, out = written(tmp_path, changes=wall, more='seconds = "0.5s"'), tmp_path / "run"
+    assert ablate(file, out, "--seeds", "1") == 0
+    found = {(row["arm"], row["budget_mode"]): row for row in rows(out)}
+    assert set(found) == {("k2", "as_is"), ("k2", "wall"), ("k1", "wall")}
+    known = json.loads((out / "manifest.json").read_text())["calibration"]["fake_net"]
+    for row in found.values():
+        if row["budget_mode"] == "wall":
+            label = f"selective_copy {row['arm']} (wall)"
+            assert row["steps"] == row["steps_done"] == known[label]["steps"] < 50
+    assert found["k1", "wall"]["contrast"] == "secondary"
+    assert ablate(file, out, "--seeds", "1") == 0
+    assert len(rows(out)) == 3, "it was calibrated again"
+
+
+def test_a_speed_profile_trains_its_ablation_in_its_own_folder_by_what_is_there(
+    tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(after_timing, "ablate", lambda *words, **more: asked.append((words, more)))
+    after_timing.train("default", tmp_path, repair=False)
+    after_timing.train("smoke", tmp_path, repair=False)
+    absent = {"torch_native": "no compiler"}
+    monkeypatch.setattr(after_timing.impls, "missing", lambda card: absent.get(card.name))
+    after_timing.train("default", tmp_path, repair=True)
+    more = {"repair": False, "profile": "default"}
+    assert asked == [
+        (("quick", "torch_native", tmp_path), more),
+        (("quick", "torch_eager", tmp_path), more | {"repair": True}),
+    ]
+    monkeypatch.setattr(after_timing.impls, "missing", lambda card: "nothing is there")
+    assert after_timing.train("default", tmp_path, repair=False) == 0
+    assert len(asked) == 2
+
+
+def test_the_recorded_trainings_are_read_back_with_their_plan(tmp_path):
+    out = tmp_path / "run"
+    assert ablate(written(tmp_path), out) == 0
+    study = accuracy.load(out)
+    assert set(study.arms) == {"k2", "k1"}
+    assert study.tasks["selective_copy"].ceiling == 1.0
+    assert {row["row_key"] for row in study.rows} == set(study.curves)
+    assert deviations.deviations(study) == []
+    assert deviations.failures(study) == []

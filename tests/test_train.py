@@ -123,6 +123,13 @@ def test_a_checkpoint_keeps_every_bit_and_refuses_another_training(tmp_path):
         checkpoint.load(file, identity())
 
 
+@pytest.mark.parametrize("role", ["tune", "final"])
+def test_a_training_looks_at_the_set_of_its_role_alone(role):
+    job = train.Job(identity(role=role), {})
+    held_out = train._Training(job, None, Course([1])).held_out
+    assert held_out is (job.data.tuning if role == "tune" else job.data.validation)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="stops workers by Linux signals")
 def test_killed_in_the_middle_and_resumed_the_parameters_are_bit_equal(tmp_path):
     pytest.importorskip("torch")
