@@ -41,8 +41,8 @@ CASE_HEADS, CASE_WIDER = 2, 4
 """Heads of the attention cases, and how many times as wide as other families' they are.
 
 A normalisation over 8 features divides by what is now and then nearly zero: of 75 random layers,
-most of them 8 wide, some had gradients 4e-6 off in plain float32, of 120 with 28 or 32 features none beyond
-1e-6.
+most of them 8 wide, some had gradients 4e-6 off in plain float32, of 120 with 28 or 32 features
+none beyond 1e-6.
 """
 
 
