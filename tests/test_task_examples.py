@@ -111,7 +111,7 @@ def test_digits_are_scikit_learns():
 def test_number_words_are_the_librarys():
     from num2words import num2words
 
-    numbers = [0, 1, 12, 99, 100, 101, 999, 1000, 1001, 1100, 21000, 100_001, 999_999]
+    numbers = [0, 1, 12, 99, 100, 101, 999, 1000, 1001, 1099, 1100, 5100, 21000, 100_001, 999_999]
     numbers += np.random.default_rng(0).integers(0, 10**6, 150).tolist()
     for number in numbers:
         for language in ("de", "en"):

@@ -39,7 +39,7 @@ def examples(batch: Batch) -> list[bytes]:
 
 
 def net_of(task: tasks.Task, net: dict, changes: dict) -> NetSpec:
-    core = {"input_size": task.input_size, "hidden_size": 8, "layers": 2}
+    core = {"input_size": task.input_size, "hidden_size": 16, "layers": 2}
     own = {k: v for k, v in changes.items() if k in net_fields()}
     core |= {k: v for k, v in changes.items() if k not in own}
     return NetSpec(core=ModelSpec(**core), **(net | own))

@@ -172,11 +172,12 @@ def test_probes_do_what_they_are_named_after():
         probes.probe("matmul", Placement(), 3)
 
 
-@pytest.mark.parametrize("family", ["qrnn", "lstm"])
+@pytest.mark.parametrize("family", ["qrnn", "lstm", "conv", "attention"])
 @pytest.mark.parametrize("kernel_width", [1, 2])
 def test_a_stack_knows_how_many_states_it_has(family, kernel_width):
     from impls._torch.stack import _states
     from impls.params import state_shapes
 
-    spec = ModelSpec(family=family, layers=3, bidirectional=True, kernel_width=kernel_width)
+    both = family != "attention"  # which is causal
+    spec = ModelSpec(family=family, layers=3, bidirectional=both, kernel_width=kernel_width)
     assert _states(spec) == len(state_shapes(spec, 2))

@@ -37,8 +37,13 @@ KNOWS = {
     "attention": ("heads",),
 }
 """Fields beside the sizes, `dense` and `bidirectional` that a family reads."""
-CASE_HEADS = 2
-"""Heads of the attention cases; their hidden sizes are rounded up to what two heads can have."""
+CASE_HEADS, CASE_WIDER = 2, 4
+"""Heads of the attention cases, and how many times as wide as other families' they are.
+
+A normalisation over 8 features divides by what is now and then nearly zero: of 75 random layers,
+most of them 8 wide, some had gradients 4e-6 off in plain float32, of 120 with 28 or 32 features none beyond
+1e-6.
+"""
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def for_family(cases: Iterable[Case], family: str) -> list[Case]:
 
     An LSTM knows no pooling, kernel width or zoneout; cases that differ in these alone become one
     with the checks of all. A convolution is dilated where it has several layers, attention has two
-    heads and sizes that they can share; neither sees zoneout. A family that `impls.params` does not
+    heads and is four times as wide; neither sees zoneout. A family that `impls.params` does not
     know starts from zero states only: nobody but itself can say which others there are.
     """
     merged: dict[object, Case] = {}
@@ -208,8 +213,6 @@ def _seen_by(family: str, case: Case) -> Case:
     if family == "conv":
         spec = replace(spec, dilated=spec.layers > 1)
     if family == "attention":
-        unit = 2 * CASE_HEADS
-        hidden = -(-spec.hidden_size // unit) * unit
-        spec = replace(spec, hidden_size=hidden, heads=CASE_HEADS)
+        spec = replace(spec, hidden_size=CASE_WIDER * spec.hidden_size, heads=CASE_HEADS)
     carried = case.carried and stream_hindrance(spec) is None
     return replace(case, spec=spec, training=False, carried=carried)

@@ -165,7 +165,7 @@ task = Task(
     ceiling=1.0,
     target=0.99,
     good={},
-    bad={"decoder": "state"},
+    bad={"hidden_size": 8},
     net={
         "inputs": "tokens", "vocabulary": FIRST + len(GERMAN), "outputs": FIRST + len(ENGLISH),
         "head": "seq2seq", "loss": "cross_entropy",

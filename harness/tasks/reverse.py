@@ -53,7 +53,7 @@ task = Task(
     ceiling=1.0,
     target=0.95,
     good={},
-    bad={"decoder": "state"},
+    bad={"hidden_size": 8},
     net={
         "inputs": "tokens", "vocabulary": FIRST + LETTERS, "outputs": FIRST + LETTERS,
         "head": "seq2seq", "loss": "cross_entropy",
