@@ -70,7 +70,7 @@ class Ablation:
     """Everything that is recorded of the training runs of one folder.
 
     Attributes:
-        rows: the newest row of every row_key, in the order of their writing.
+        rows: the newest row of every run, in the order of their first writing.
         curves: by row_key, with lists steps, validation, test, loss.
         tasks: by name, for every task in the plan or in a row.
         planned: `manifest["ablation"]`, {} where there is none.
@@ -125,6 +125,7 @@ def load(folder: str | Path) -> Ablation:
     """
     folder = Path(folder)
     rows, notes = newest(folder / ROWS)
+    rows = list({_run(row): row for row in rows}.values())
     curves, more = newest(folder / CURVES)
     planned = _planned(folder / "manifest.json")
     said = planned.get("tasks") or {}
@@ -152,6 +153,13 @@ def newest(path: Path) -> tuple[list[Row], list[str]]:
         by_key.pop(str(row["row_key"]), None)
         by_key[str(row["row_key"])] = row
     return list(by_key.values()), [torn] if torn else []
+
+
+def _run(row: Row) -> tuple[object, ...]:
+    """Which run of the plan a row is about, whatever its row_key became when code changed."""
+    keys = "impl device dtype task arm budget_mode role seed".split()
+    rate = row["learning_rate"] if row["role"] == "tune" else None
+    return *(row[key] for key in keys), rate
 
 
 def recorded(folder: str | Path) -> bool:

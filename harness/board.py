@@ -12,7 +12,7 @@ from harness.contrasts import ENOUGH, MARGIN
 from harness.effects import BETTER, EXPLORATORY, NONE, OPEN, UNINFORMATIVE, WORSE, Contrast
 
 NOTHING = f"<p>{findings.EMPTY}</p>"
-SIGNS = {BETTER: "▲", WORSE: "▼", NONE: "=", OPEN: "?", EXPLORATORY: "~", UNINFORMATIVE: "∅"}
+SIGNS = {BETTER: "▲", WORSE: "▼", NONE: "=", OPEN: "?", EXPLORATORY: "○", UNINFORMATIVE: "∅"}
 MEANINGS = {
     BETTER: "better",
     WORSE: "worse",
@@ -58,12 +58,13 @@ def _board(made: Sequence[Contrast]) -> str:
     words = list(dict.fromkeys(one.verdict for one in made if one.verdict in SIGNS))
     key = " · ".join(f"{SIGNS[word]} {MEANINGS[word]}" for word in SIGNS if word in words)
     counted = any("count as chance" in remark for one in made for remark in one.remarks)
+    second = "Second lines: 95 % intervals, below 8 seeds the lowest and the highest seed."
     failed = " * with runs that failed and count as chance." * counted
     return (
         '<div class="scroll board" tabindex="0" role="region" aria-label="verdicts"><table>'
         f"<thead><tr><th>arm − reference, points</th>{head}</tr></thead><tbody>{''.join(rows)}"
         f'<tr class="soft"><th scope="row">score of the reference</th>{means}</tr></tbody></table>'
-        f'</div><p class="note">{escape(key)}. Brackets: 95 % intervals.{failed}</p>'
+        f'</div><p class="note">{escape(key)}. {second}{failed}</p>'
     )
 
 
@@ -86,6 +87,6 @@ def _cell(one: Contrast | None) -> str:
     told = f"{SIGNS[one.verdict]} <b>{findings.signed(one.result.mean)}</b>"
     remarks = f' title="{escape("; ".join(one.remarks))}"' if one.remarks else ""
     note = "*" if any("failed" in remark for remark in one.remarks) else ""
-    interval = f'<br><span class="aside">{findings.bracketed(one.result)}</span>'
+    interval = f'<br><span class="aside">{findings.span(one)}</span>'
     words = f'<span class="unseen"> {escape(one.verdict)}</span>'
     return f'<td class="{tone}"{remarks}>{told}{note}{words}{interval}</td>'

@@ -57,14 +57,16 @@ def _short(arm: Arm, study: Ablation) -> str:
     return f"{arm.task.name}{mode}: {missing} of {seeds} seeds{why} of" if missing > 0 else ""
 
 
+def unscored(row: Row) -> bool:
+    """Whether a run has no score: it failed, or never ran. Tuning runs see no test set."""
+    return row["status"] != "ok" or (row["metric"] is None and row["role"] == "final")
+
+
 def failures(study: Ablation) -> list[dict[str, str]]:
     """Runs without a score, alike ones together: status, task, arms, runs, seeds, reason."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in study.rows:
-        scored = (
-            row["metric"] is not None or row["role"] == "tune"
-        )  # the test set is not for tuning
-        if row["status"] != "ok" or not scored:
+        if unscored(row):
             message = str(row.get("error_msg") or row.get("error_type") or "no reason recorded")
             key = (str(row["status"]), str(row["task"]), str(row["role"]), message)
             groups.setdefault(key, []).append(row)

@@ -154,12 +154,14 @@ def overall(study: Ablation, subject: Subject) -> dict[str, tuple[Estimate, list
     """By arm: difference of interquartile means over tasks, in points, and the tasks in it.
 
     Scores are scaled from chance to ceiling. The tasks are those that separate and that every
-    primary arm was trained on; with fewer than two of them there is nothing to take together.
+    primary arm was trained on with at least 8 seeds; with fewer than two tasks there is nothing to
+    take together.
     """
     found: dict[str, dict[str, Contrast]] = {}
     for one in contrasts(study, subject):
         task = one.arm.task.name
-        if one.result is not None and separation(study, subject, task).separated is not False:
+        enough = one.result is not None and one.result.n >= ENOUGH
+        if enough and separation(study, subject, task).separated is not False:
             found.setdefault(one.label, {})[task] = one
     primaries = [own for own in found.values() if next(iter(own.values())).kind == "primary"]
     common = [task for task in study.tasks if primaries and all(task in own for own in primaries)]

@@ -184,6 +184,8 @@ def test_over_all_tasks_only_what_separates_counts():
     found, over = effects.overall(study, subject)["ifo"]
     assert over == ["one", "two"]
     assert found.value == pytest.approx(100 * 0.3 / 0.9, abs=0.5)
+    few = replace(study, rows=[row for row in study.rows if row["seed"] < 7])
+    assert effects.overall(few, subject) == {}
 
 
 def test_the_words_say_the_answer_first(tmp_path):

@@ -108,7 +108,7 @@ def _panel(made: list[Contrast], task: str, who: str) -> str:
             axes.scatter(
                 gaps, np.full(len(gaps), place), s=9, color=colour, alpha=0.35, linewidths=0
             )
-            result = Estimate(one.result.mean, one.result.lo, one.result.hi)
+            result = Estimate(one.result.mean, *findings.reach(one))
             _mark(axes, place, result, colour, one.marked)
         labels = [
             f"{'★ ' * one.marked}{one.label} {board.SIGNS.get(one.verdict, '')}" for one in made
@@ -116,7 +116,7 @@ def _panel(made: list[Contrast], task: str, who: str) -> str:
         _finish(axes, labels, f"{task}, points above the reference")
     told = listing([f"{one.label} {findings.difference(one)}, {one.verdict}" for one in made], 20)
     data = pd.DataFrame([_row(one) for one in made])
-    words = f"{task}: difference to the reference in points with 95 % intervals: {told}."
+    words = f"{task}: difference to the reference in points: {told}."
     return figure.panel(canvas, figure.slug("forest", who, task), words, data)
 
 

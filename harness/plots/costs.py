@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness import findings, outcomes
 from harness.accuracy import Ablation
-from harness.contrasts import paired
+from harness.contrasts import ENOUGH, paired
 from harness.outcomes import Arm, Subject
 from harness.plots import figure, tables
 from harness.plots.ablation import BLUE, NOTHING
@@ -64,15 +64,17 @@ def _panel(own: list[Arm], column: str, subject: Subject) -> str:
         axes.grid(axis="both")
         label(axes, frame[words].to_list(), frame["points"].to_list(), frame["arm"].to_list())
     told = listing([f"{r['arm']} {r['points']:.1f} at {number(r[words])}" for r in rows], 20)
-    alt = f"{task}: mean points with 95 % intervals against {words}: {told}."
+    alt = f"{task}: mean points against {words}: {told}."
     return figure.panel(canvas, figure.slug("cost", subject.name, task, column), alt, frame)
 
 
 def _scored(arm: Arm, cost: float, words: str) -> dict[str, Any]:
-    """An arm's cost and its mean score with Student's interval, within the possible scores."""
+    """An arm's cost and its mean score with Student's interval, below 8 seeds their span."""
     found = paired(list(arm.scores.values()), [0.0] * len(arm.scores))
     low, high = sorted((arm.task.points(arm.task.ceiling), min(0.0, arm.task.chance_points)))
     row = {"task": arm.task.name, "arm": arm.name, words: cost, "points": found.mean}
+    if len(arm.scores) < ENOUGH:
+        return row | {"lo": min(arm.scores.values()), "hi": max(arm.scores.values())}
     return row | {"lo": max(found.lo, low), "hi": min(found.hi, high)}
 
 

@@ -38,7 +38,7 @@ def learning_rates(study: Ablation) -> figure.Html:
     if any(row["role"] == "tune" for row in study.rows):
         return _by_task(study, _rates_task)
     used = sorted({row["learning_rate"] for row in study.rows if row["learning_rate"] is not None})
-    told = listing([number(rate) for rate in used])
+    told = listing([f"{rate:g}" for rate in used])
     return figure.Html(
         f"<p>This run tuned no learning rate: every arm trained with {told or 'an unknown one'}. "
         "An arm that needs another one looks worse than it is.</p>"
@@ -80,6 +80,9 @@ def _by_task(study: Ablation, draw: Draw) -> figure.Html:
 
 def _learning_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
     lines = {arm.name: _curves(study, arm) for arm in own}
+    own = [arm for arm in own if lines[arm.name] or arm.failed]
+    if not own:
+        return "<p>No run of this task has finished.</p>"
     reference = next((arm.name for arm in own if arm.kind == "reference"), None)
     panels: list[str] = []
     data: list[dict[str, Any]] = []
@@ -87,7 +90,7 @@ def _learning_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
     for arm in own:
         with figure.drawing(WIDTH, HEIGHT) as canvas:
             axes = canvas.subplots()
-            if reference is not None and arm.name != reference:
+            if reference in lines and arm.name != reference:
                 _lines(axes, lines[reference], figure.GREY)
             _lines(axes, lines[arm.name], BLUE)
             for seed, status in arm.failed.items():
@@ -195,7 +198,7 @@ def _rates_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
                 title=f"{arm.name}: at the edge" if at_edge else arm.name, xlabel="", ylabel=""
             )
             axes.grid(axis="y")
-        best = listing([number(rate) for rate in sorted(chosen)])
+        best = listing([f"{rate:g}" for rate in sorted(chosen)])
         words = f"{arm.task.name}, {arm.name}: points on the tuning set by learning rate; chosen: "
         words += f"{best}{', at the edge of the grid' if at_edge else ''}."
         name = figure.slug("rates", subject.name, arm.task.name, arm.name)

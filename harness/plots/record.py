@@ -78,7 +78,7 @@ def failed_runs(study: Ablation) -> figure.Html:
     if not found:
         return figure.Html(f"<p>None of the {count(len(study.rows), 'run')} failed.</p>")
     frame = pd.DataFrame(found)
-    bad = [str(r["status"]) for r in study.rows if r["status"] != "ok" or r["metric"] is None]
+    bad = [str(row["status"]) for row in study.rows if deviations.unscored(row)]
     words = listing([f"{bad.count(word)} {word}" for word in dict.fromkeys(bad)])
     return figure.Html(
         f"<p>By reason, of {count(len(study.rows), 'run')}: {escape(words)}.</p>",
