@@ -193,6 +193,7 @@ def _describe(plan: Plan, folder: RunFolder, impl: str) -> None:
             "target": one.target,
         }
         for one in ablation.tasks
+        if one.task.name in {cell.asked.task.name for cell in plan.cells}
     }
     controls = ablation_plan.separation(ablation)
     own = {} if "machine" in folder.manifest else {"machine": machine.fingerprint(THREADS)}
@@ -236,6 +237,8 @@ def show(plan: Plan, rows: Sequence[Mapping[str, Any]], retry: frozenset[str]) -
         f"{at_once} at a time; plan {plan.plan_hash[:12]}",
         soft_wrap=True,
     )
+    for task in plan.left_out:
+        console.print(f"left out: {task}, exploratory on a file of yours: --data {task}=FILE")
     for deviation in plan.deviations:
         console.print(f"deviation: {deviation}", markup=False, soft_wrap=True)
 
