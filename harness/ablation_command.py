@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import ablation_plan, calibration, files, machine, paths
+from harness import ablation_plan, calibration, files, machine, paths, report
 from harness.ablate import Outcome, train_all, workers
 from harness.ablation import load_ablation
 from harness.ablation_cost import Cost, open_count
@@ -60,9 +60,7 @@ def ablate(
     ablation = _with_data(load_ablation(name), data)
     chosen = ablation_plan.known_implementation(impl or ablation.impl)
     kept, repeated = _only(ablation, only), _retry(retry)
-    own = f"ablation-{ablation.name}"
-    place = out or paths.run_folder(own + (f"-{chosen}" if chosen != ablation.impl else ""))
-    owner = profile or own
+    place, owner = out or folder_of(ablation, chosen), profile or f"ablation-{ablation.name}"
     manifest = read_manifest(place, owner, PROTOCOL_VERSION) or {}
     plan = ablation_plan.build(
         ablation, chosen, kept, seeds, calibration.known(manifest, chosen)
@@ -92,6 +90,34 @@ def ablate(
     if outcome.interrupted:
         return INTERRUPTED
     return int(any(outcome.statuses[word] for word in BROKEN))
+
+
+def folder_of(ablation: Ablation, impl: str) -> Path:
+    """The default run folder of an ablation by an implementation."""
+    other = f"-{impl}" if impl != ablation.impl else ""
+    return paths.run_folder(f"ablation-{ablation.name}{other}")
+
+
+def pages(name: str, impl: str | None, out: Path | None, html: Path | None) -> int:
+    """Render an ablation's pages, where what that needs is installed; 1 = one is incomplete.
+
+    Args:
+        html: folder of the pages; None = one of its own below the usual one.
+    """
+    ablation = load_ablation(name)
+    place = out or folder_of(ablation, impl or ablation.impl)
+    if (missing := report.lacking()) is not None:
+        print(
+            f"no pages: rendering needs {missing}, which is not installed here; "
+            f"`quasibench report --out {place}` renders the rows elsewhere"
+        )
+        return 0
+    try:
+        print(report.render(place, html or paths.html_folder() / place.name))
+    except report.ReportFailedError as error:
+        print(f"quasibench: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _with_data(ablation: Ablation, data: Sequence[str]) -> Ablation:
@@ -167,6 +193,7 @@ def _describe(plan: Plan, folder: RunFolder, impl: str) -> None:
             "target": one.target,
         }
         for one in ablation.tasks
+        if one.task.name in {cell.asked.task.name for cell in plan.cells}
     }
     controls = ablation_plan.separation(ablation)
     own = {} if "machine" in folder.manifest else {"machine": machine.fingerprint(THREADS)}
@@ -210,6 +237,8 @@ def show(plan: Plan, rows: Sequence[Mapping[str, Any]], retry: frozenset[str]) -
         f"{at_once} at a time; plan {plan.plan_hash[:12]}",
         soft_wrap=True,
     )
+    for task in plan.left_out:
+        console.print(f"left out: {task}, exploratory on a file of yours: --data {task}=FILE")
     for deviation in plan.deviations:
         console.print(f"deviation: {deviation}", markup=False, soft_wrap=True)
 

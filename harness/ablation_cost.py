@@ -10,7 +10,7 @@ import impls
 from harness.ablation_cells import Cell, Run
 from harness.ablation_plan import Plan
 
-RATE = 2.5e10
+RATE = 6e10
 """FLOP/s of one usual core in products of this size, until something was recorded."""
 STEP_S = {"torch": 1.5e-3, "jax": 1e-3}
 """Seconds of dispatch per layer and training step, by framework."""
@@ -18,7 +18,7 @@ SERIAL_S = 2e-5
 """Seconds of a dependent step of an LSTM, forward and backward."""
 EVALUATION = 1.3
 """Evaluations and data, as a part of the steps."""
-FIRST_S = {"torch": 0.3, "jax": 3.0}
+FIRST_S = {"torch": 0.3, "jax": 1.5}
 """Seconds that the first training of a cell takes longer, to compile."""
 START_S = 6.0
 """Seconds until a worker has imported its framework."""

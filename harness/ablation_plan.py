@@ -29,12 +29,14 @@ class Plan:
     Attributes:
         plan_hash: of the ablation as it was registered, whatever is left out of it today.
         deviations: where today's plan is not the registered one, in words.
+        left_out: optional tasks that wait for a local file.
     """
 
     ablation: Ablation
     cells: tuple[Cell, ...]
     plan_hash: str
     deviations: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def most_runs(self) -> tuple[int, int]:
@@ -57,6 +59,7 @@ def registered(ablation: Ablation) -> dict[str, Any]:
             "target": one.target,
             "seeds": one.seeds,
             "arms": one.arms,
+            "optional": one.optional,
             "options": {k: v for k, v in one.options.items() if k != "file"},
         }
         for one in ablation.tasks
@@ -102,6 +105,7 @@ def build(
     """
     chosen = impl or ablation.impl
     deviations: list[str] = []
+    left_out: list[str] = []
     if chosen != ablation.impl:
         deviations.append(f"implementation {chosen} instead of {ablation.impl}")
     if wanted_seeds is not None:
@@ -114,7 +118,7 @@ def build(
         if (only or {}).get("task") and one.task.name not in (only or {})["task"]:
             continue
         if one.optional and not one.options:
-            deviations.append(f"task {one.task.name}: left out, no local file was given")
+            left_out.append(one.task.name)
             continue
         one = one if wanted_seeds is None else replace(one, seeds=wanted_seeds)
         builder = _Builder(ablation, one, chosen, calibrated or {}, deviations)
@@ -126,7 +130,8 @@ def build(
         deviations.append(f"only {key} {', '.join(sorted(values))}")
     if not cells:
         raise UsageError("nothing is left to train: --only keeps no arm of these tasks")
-    return Plan(ablation, tuple(cells), plan_hash(ablation), tuple(dict.fromkeys(deviations)))
+    today = tuple(dict.fromkeys(deviations))
+    return Plan(ablation, tuple(cells), plan_hash(ablation), today, tuple(left_out))
 
 
 class _Builder:

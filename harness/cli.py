@@ -107,15 +107,19 @@ def ablate(
     retry: Annotated[
         str | None, typer.Option("--retry", help="try these again, e.g. crash,timeout")
     ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="folder of the pages")] = None,
     repair: Repair = False,
 ) -> None:
     """Train an ablation: arms x tasks x seeds, planned and printed first; resumes what was left."""
     from harness import ablation_command
 
+    name = profile_option or profile
     code = ablation_command.ablate(
-        profile_option or profile, impl, out, only or [], seeds, data or [],
+        name, impl, out, only or [], seeds, data or [],
         dry_run=dry_run, again=again, retry=retry, repair=repair,
     )  # fmt: skip
+    if code != 130 and not dry_run:
+        code = max(code, ablation_command.pages(name, impl, out, html))
     raise typer.Exit(code)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import ablation, ablation_plan, seeds
+from harness import ablation, ablation_plan, report, seeds, tasks
 from harness.cli import main
 from harness.errors import UsageError
 from impls import net_params
@@ -45,6 +45,7 @@ BAD = {
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch):
     use_fakes(monkeypatch)
+    monkeypatch.setattr(report, "lacking", lambda: "a file that is right")
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -100,7 +101,12 @@ def test_a_product_has_an_arm_for_every_pair():
     assert arms[0].name == "w[kernel_width=1,pooling=f]"
 
 
-def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_of_them():
+def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_of_them(
+    monkeypatch,
+):
+    task = tasks.get("selective_copy")
+    known = replace(task, good={"kernel_width": 4}, bad={"pooling": "ifo"})
+    monkeypatch.setattr(tasks, "get", lambda name: known)
     given = text().replace("controls = false", "controls = true")
     made = ablation.parse(given, "x")
     assert {arm.name for arm in made.arms if arm.contrast == "control"} == {

@@ -7,8 +7,11 @@ import time
 
 import pytest
 
-from harness import accuracy, after_timing, deviations
+from harness import ablation_plan, accuracy, after_timing, checkpoint, deviations, report
+from harness.ablation import load_ablation
 from harness.cli import main
+from harness.grid import PROTOCOL_VERSION
+from harness.store import RunFolder
 from tests.ablating import K1, ended, rows, start, use_fakes, written
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers by Linux signals")
@@ -17,6 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers b
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch):
     use_fakes(monkeypatch)
+    monkeypatch.setattr(report, "lacking", lambda: "a test that is in no hurry")
 
 
 def ablate(file, out, *words):
@@ -36,6 +40,10 @@ def test_every_arm_and_seed_has_a_row_and_a_second_call_trains_nothing(tmp_path,
     assert ablate(file, out) == 0
     assert rows(out) == found
     assert "nothing was left to train" in capsys.readouterr().err
+    study = accuracy.load(out)
+    assert set(study.arms) == {"k2", "k1"}
+    assert {row["row_key"] for row in study.rows} == set(study.curves)
+    assert deviations.deviations(study) == deviations.failures(study) == []
     data = {(row["arm"], row["seed"]): row["data_sha256"] for row in found}
     assert data["k1", 0] == data["k2", 0] != data["k1", 1], "data follow the seed, not the arm"
 
@@ -100,11 +108,15 @@ def test_rates_are_tuned_on_seeds_and_data_of_their_own_and_an_edge_is_flagged(t
     assert tried == {2e-3, 8e-3, 3.2e-2, 0.128}, "a grid grows once, by one rate"
 
 
-def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later(tmp_path):
+def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FAKE_STEP_S", "0.05")
     file, out = written(tmp_path, more='limit = "6s"', steps=400), tmp_path / "run"
-    assert ended(start(file, out, step_s=0.05))[0] == 0
+    assert ablate(file, out) == 0
     assert {row["status"] for row in rows(out)} == {"skipped"}
     assert len(rows(out)) == 4
+    monkeypatch.setenv("FAKE_STEP_S", "0")
     assert ablate(written(tmp_path, steps=400), out) == 0
     assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
 
@@ -150,19 +162,20 @@ def test_kill_9_loses_no_row_and_trains_nothing_twice(tmp_path):
 
 
 def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, capsys):
-    file, out = written(tmp_path, checkpoint="0.2s", steps=60, workers=2), tmp_path / "run"
-    process = start(file, out, step_s=0.05)
-    wait_for(lambda: len(list((out / "checkpoints").glob("*.safetensors"))) == 2)
-    process.kill()
-    process.communicate()
-    first, second = sorted((out / "checkpoints").glob("*.safetensors"))
-    second.write_bytes(first.read_bytes())
+    file, out = written(tmp_path), tmp_path / "run"
+    first, second = ablation_plan.build(load_ablation(str(file))).cells[0].open_runs({})
+    at = out / "checkpoints" / f"{first.row_key}.safetensors"
+    assert ablate(file, out, "--dry-run") == 0
+    RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
+    checkpoint.save(at, second.identity(), {"stale_key": "s"}, {})
     assert ablate(file, out) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "a checkpoint of another training, its " in said
-    assert str(second) in said
+    assert "a checkpoint of another training, its seed is 1, this one's 0" in said
+    assert str(at) in said
+    assert rows(out) == []
 
 
+@pytest.mark.slow
 def test_a_row_of_another_plan_stands_where_the_training_is_the_same(tmp_path):
     out, wider = tmp_path / "run", tmp_path / "wider"
     wider.mkdir()
@@ -178,6 +191,7 @@ def test_a_row_of_another_plan_stands_where_the_training_is_the_same(tmp_path):
     assert {row["plan_hash"] for row in later} == {manifest["ablation"]["plan_hash"]}
 
 
+@pytest.mark.slow
 def test_equal_seconds_are_as_many_steps_as_were_calibrated_once(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_STEP_S", "0.01")
     wall = K1 + 'budgets = ["wall"]\n'
@@ -213,14 +227,3 @@ def test_a_speed_profile_trains_its_ablation_in_its_own_folder_by_what_is_there(
     monkeypatch.setattr(after_timing.impls, "missing", lambda card: "nothing is there")
     assert after_timing.train("default", tmp_path, repair=False) == 0
     assert len(asked) == 2
-
-
-def test_the_recorded_trainings_are_read_back_with_their_plan(tmp_path):
-    out = tmp_path / "run"
-    assert ablate(written(tmp_path), out) == 0
-    study = accuracy.load(out)
-    assert set(study.arms) == {"k2", "k1"}
-    assert study.tasks["selective_copy"].ceiling == 1.0
-    assert {row["row_key"] for row in study.rows} == set(study.curves)
-    assert deviations.deviations(study) == []
-    assert deviations.failures(study) == []

@@ -10,7 +10,7 @@ from impls import net_params
 from impls.contract import ModelSpec
 from impls.nets import NetSpec
 
-BASE = {"pooling": "fo", "kernel_width": 2, "layers": 2, "hidden_size": 64}
+BASE = {"input_size": 32, "pooling": "fo", "kernel_width": 2, "layers": 2, "hidden_size": 64}
 ARMS = {
     "f": {"pooling": "f"},
     "ifo": {"pooling": "ifo"},
