@@ -16,7 +16,8 @@ from harness import checkpoint, system
 from harness.ablation_cells import Run
 from harness.ablation_cost import Cost, open_count
 from harness.ablation_plan import Plan
-from harness.ablation_rows import FAILED, done_rows, now, row_of, stale_key
+from harness.ablation_rows import done_rows, now, row_of, stale_key
+from harness.accuracy import FAILED, FINAL, standing
 from harness.process import WorkerFailure
 from harness.progress import Progress
 from harness.slots import Answer, Asked, Slot, Slots
@@ -34,11 +35,6 @@ class Outcome:
     statuses: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
 
-    @property
-    def failed(self) -> int:
-        """Trainings that count as failures."""
-        return sum(self.statuses[word] for word in FAILED)
-
 
 def train_all(
     plan: Plan,
@@ -51,7 +47,8 @@ def train_all(
     """Train what the plan asks for and the folder does not hold; Ctrl-C ends it at once.
 
     Args:
-        rows: those of the folder that may stand; retry: statuses to try again.
+        rows: those of the folder; retry: statuses to try again. What is tried again and does not
+            come to an end keeps the row that it has.
         end: of the monotonic clock: nothing trains beyond it, what is left gets "skipped" rows.
 
     Raises:
@@ -82,7 +79,7 @@ class _Coordinator:
     ) -> None:
         self.plan, self.folder, self.progress, self.end = plan, folder, progress, end
         self.workers = workers(plan)
-        self.newest = {row["row_key"]: row for row in rows}
+        self.newest = standing(rows)
         self.rows = done_rows(rows, retry)
         self.cost, self.outcome = Cost(rows), Outcome()
         self.running: dict[str, str] = {}
@@ -177,9 +174,10 @@ class _Coordinator:
     def _write(self, row: dict[str, Any], curve: dict[str, Any] | None = None) -> None:
         named = None if curve is None else {"row_key": row["row_key"], **curve}
         self.folder.append_accuracy(row, named)
-        self.newest[row["row_key"]] = row
+        old = self.newest.get(row["row_key"], row)
+        self.newest[row["row_key"]] = standing([old, row])[row["row_key"]]
         self.outcome.statuses[row["status"]] += 1
-        if row["status"] not in ("interrupted", "skipped"):
+        if row["status"] in FINAL:
             self.rows[row["row_key"]] = row
             self.cost.learn(row)
 
@@ -200,10 +198,10 @@ class _Coordinator:
             self.progress.note(f"{adopted} trainings of an earlier plan are the same and stand")
 
     def _skip(self) -> None:
-        """Rows "skipped" for what was not reached, unless they have one."""
+        """Rows "skipped" for what was not reached, unless they have one, or an older result."""
         for cell in self.plan.cells:
             for run in cell.open_runs(self.rows):
-                if self.newest.get(run.row_key, {}).get("status") != "skipped":
+                if self.newest.get(run.row_key, {}).get("status") not in (*FINAL, "skipped"):
                     failure = WorkerFailure("skipped", "Budget", "the time was up before its turn")
                     self._write(row_of(run, self.shared, now(), failure=failure))
 

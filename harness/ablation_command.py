@@ -18,8 +18,9 @@ from harness.ablate import Outcome, train_all, workers
 from harness.ablation import load_ablation
 from harness.ablation_cost import Cost, open_count
 from harness.ablation_plan import Plan
-from harness.ablation_rows import FINAL, THREADS, done_rows
+from harness.ablation_rows import THREADS, done_rows
 from harness.ablation_spec import Ablation
+from harness.accuracy import FINAL
 from harness.errors import UsageError, nearest
 from harness.grid import PROTOCOL_VERSION
 from harness.progress import Progress, words
@@ -59,7 +60,7 @@ def ablate(
     """
     ablation = _with_data(load_ablation(name), data)
     chosen = ablation_plan.known_implementation(impl or ablation.impl)
-    kept, repeated = _only(ablation, only), _retry(retry)
+    kept, repeated = _only(ablation, only), FINAL if again else _retry(retry)
     place, owner = out or folder_of(ablation, chosen), profile or f"ablation-{ablation.name}"
     manifest = read_manifest(place, owner, PROTOCOL_VERSION) or {}
     plan = ablation_plan.build(
@@ -69,7 +70,7 @@ def ablate(
         rows, note = files.read_lines(place / "ablation.jsonl")
         if note:
             print(f"quasibench: {note}", file=sys.stderr)
-        show(plan, [] if again else rows, repeated)
+        show(plan, rows, repeated)
         return 0
     until = min(end, time.monotonic() + (ablation.limit_s or math.inf))
     with RunFolder.open(place, owner, PROTOCOL_VERSION, repair=repair) as folder:
@@ -78,7 +79,7 @@ def ablate(
             if any(cell.mode == "wall" for cell in plan.cells):
                 steps = calibration.calibrate(plan, folder, chosen)
                 plan = ablation_plan.build(ablation, chosen, kept, seeds, steps)
-            rows = [] if again else files.read_lines(place / "ablation.jsonl")[0]
+            rows = files.read_lines(place / "ablation.jsonl")[0]
             show(plan, rows, repeated)
             _describe(plan, folder, chosen)
             outcome = train_all(plan, folder, rows, progress, repeated, until)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,11 @@ from harness.files import Row
 from harness.store import SCHEMA_VERSION
 
 ROWS, CURVES = "ablation.jsonl", "curves.jsonl"
+FAILED = ("diverged", "crash", "timeout", "nonfinite", "oom_host", "oom_device", "mismatch")
+"""Statuses of a training that was tried and counts as a failure."""
+FINAL = frozenset({"ok", "unsupported", *FAILED})
+"""Statuses that end a training. Others ("interrupted", "skipped", "missing": nothing came of it)
+leave it open, and never take the place of a final row."""
 FRACTIONS = ("accuracy", "exact_match")
 """Metrics whose own hundredths are points; all others are scaled from chance to ceiling."""
 
@@ -136,13 +141,12 @@ def load(folder: str | Path) -> Ablation:
 
 
 def newest(path: Path) -> tuple[list[Row], list[str]]:
-    """The newest line of every row_key, and a note where the last line is torn.
+    """The line of every row_key that counts (see `standing`), and a note on a torn last one.
 
     Raises:
         UsageError: a line of another schema or without a row_key, or a damaged one.
     """
     found, torn = files.read_lines(path)
-    by_key: dict[str, Row] = {}
     for row in found:
         version = row.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION or "row_key" not in row:
@@ -150,9 +154,19 @@ def newest(path: Path) -> tuple[list[Row], list[str]]:
                 f"{path}: a line of schema version {version!r} or without a row_key; this program "
                 f"reads schema version {SCHEMA_VERSION}, start a new run folder"
             )
-        by_key.pop(str(row["row_key"]), None)
-        by_key[str(row["row_key"])] = row
-    return list(by_key.values()), [torn] if torn else []
+    return list(standing(found).values()), [torn] if torn else []
+
+
+def standing(rows: Iterable[Row]) -> dict[str, Row]:
+    """By row_key its newest final row, else its newest one; a curve's line is final."""
+    by_key: dict[str, Row] = {}
+    for row in rows:
+        key = str(row["row_key"])
+        old = by_key.get(key)
+        if old is None or row.get("status", "ok") in FINAL or old["status"] not in FINAL:
+            by_key.pop(key, None)
+            by_key[key] = row
+    return by_key
 
 
 def _run(row: Row) -> tuple[object, ...]:

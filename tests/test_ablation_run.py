@@ -121,6 +121,35 @@ def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later
     assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
 
 
+def test_training_again_that_is_cut_off_keeps_the_old_results(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    assert ablate(written(tmp_path, steps=400), out, "--seeds", "1") == 0
+    before = accuracy.load(out).rows
+    assert {row["status"] for row in before} == {"ok"}
+    monkeypatch.setenv("FAKE_STEP_S", "0.05")
+    short = written(tmp_path, more='limit = "4s"', steps=400)
+    for words in (["--again"], ["--retry", "ok"]):
+        assert ablate(short, out, "--seeds", "1", *words) == 0
+    rows_now = {row["row_key"]: row for row in accuracy.load(out).rows}
+    assert {row["row_key"]: row for row in before} == rows_now
+    told = [row["status"] for row in rows(out)]
+    assert told.count("ok") == 2
+    assert ablate(written(tmp_path, steps=400), out, "--seeds", "1") == 0
+    assert [row["status"] for row in rows(out)] == told, "a result that stands was trained again"
+
+
+def test_only_a_result_takes_the_place_of_a_result():
+    def row(status, number):
+        return {"row_key": "k", "status": status, "number": number}
+
+    for word in ("skipped", "interrupted", "missing"):
+        for result in ("ok", "crash", "diverged", "timeout", "unsupported"):
+            given = [row(word, 0), row(result, 1), row(word, 2)]
+            assert accuracy.standing(given)["k"]["number"] == 1
+            assert accuracy.standing([*given, row("ok", 3)])["k"]["number"] == 3
+        assert accuracy.standing([row("skipped", 0), row(word, 1)])["k"]["number"] == 1
+
+
 def wait_for(there, seconds=40):
     deadline = time.monotonic() + seconds
     while not there() and time.monotonic() < deadline:
