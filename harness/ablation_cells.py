@@ -15,7 +15,7 @@ from harness.ablation_spec import Arm, Asked
 from harness.changes import Changes
 from impls.nets import NetSpec, OptimiserSpec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever the same run would be trained, stopped or scored differently."""
 
 
