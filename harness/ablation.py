@@ -29,6 +29,19 @@ def load_ablation(name_or_path: str) -> Ablation:
     Raises:
         UsageError: no such ablation, or anything in it that is not understood.
     """
+    text, name, where = source(name_or_path)
+    try:
+        return parse(text, name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def source(name_or_path: str) -> tuple[str, str, str]:
+    """Text of an ablation's file, its name, and where it is.
+
+    Raises:
+        UsageError: no such ablation, or a file that cannot be read.
+    """
     given = str(name_or_path)
     if given.endswith(".toml"):
         path = Path(given)
@@ -51,10 +64,7 @@ def load_ablation(name_or_path: str) -> Ablation:
             f"unknown ablation {given!r}{nearest(given, known)} (known: {', '.join(known)}; or "
             "the path of a .toml file)"
         )
-    try:
-        return parse(text, name)
-    except UsageError as error:
-        raise UsageError(f"{given}: {error}") from None
+    return text, name, given
 
 
 def parse(text: str, name: str) -> Ablation:

@@ -4,6 +4,8 @@
 `manifest["ablation"]` the plan as it was registered:
 
     name, impl, plan_hash, deviations (sentences),
+    command: reproduces all of it; call: {ablation (name or path), text, options},
+    plans: [{plan_hash, registered_at, registered}], every plan that was ever registered here,
     registered: {seeds, baseline: {field: value}, learning_rates,
                  arms: [{name, changes, contrast, tasks}], tasks: [{name, seeds, arms}]},
     tasks: {task: {about, version, metric, higher_is_better, chance, ceiling, target, good, bad}}
@@ -17,6 +19,7 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from harness import files
@@ -92,6 +95,44 @@ class Ablation:
     def plan(self) -> Row:
         """What was registered, {} where the manifest holds nothing of it."""
         return dict(self.planned.get("registered") or {})
+
+    @property
+    def command(self) -> str | None:
+        """The command that trains all of it again; None in manifests that do not say it."""
+        return self.planned.get("command")
+
+    @property
+    def plans(self) -> list[Row]:
+        """Every plan registered in the folder, oldest first: plan_hash, registered_at, registered.
+
+        Empty in manifests that keep none.
+        """
+        return [dict(one) for one in self.planned.get("plans") or ()]
+
+    @property
+    def registered_at(self) -> str | None:
+        """When today's plan was registered; None where unknown."""
+        today = self.planned.get("plan_hash")
+        return next((p["registered_at"] for p in self.plans if p["plan_hash"] == today), None)
+
+    @property
+    def foreign(self) -> list[Row]:
+        """Final rows whose training was made under another plan than today's."""
+        today = self.planned.get("plan_hash")
+        return [
+            row for row in self.rows
+            if row["status"] in FINAL and (row.get("trained_under") or row["plan_hash"]) != today
+        ]  # fmt: skip
+
+    @property
+    def before_plan(self) -> list[Row]:
+        """Those of `foreign` that began before today's plan was registered."""
+        since = self.registered_at and datetime.fromisoformat(self.registered_at)
+        return [
+            row
+            for row in self.foreign
+            if not since or datetime.fromisoformat(row["started_at"]) < since
+        ]
 
     @property
     def baseline(self) -> Row:

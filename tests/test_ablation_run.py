@@ -218,6 +218,19 @@ def test_a_row_of_another_plan_stands_where_the_training_is_the_same(tmp_path):
     assert {row["arm"] for row in later if not row["trained_under"]} == {"k4"}
     manifest = json.loads((out / "manifest.json").read_text())
     assert {row["plan_hash"] for row in later} == {manifest["ablation"]["plan_hash"]}
+    study = accuracy.load(out)
+    assert {row["arm"] for row in study.before_plan} == {"k2", "k1"}
+    assert len(study.before_plan) == 4
+    assert [one["plan_hash"] for one in study.plans] == [
+        before[0]["plan_hash"], later[0]["plan_hash"]
+    ]  # fmt: skip
+    assert ablate(written(tmp_path), out) == 0, "back to the first plan"
+    study = accuracy.load(out)
+    assert study.plans[0]["plan_hash"] == before[0]["plan_hash"]
+    assert len(study.plans) == 2
+    assert study.registered_at == study.plans[0]["registered_at"]
+    assert {row["arm"] for row in study.foreign} <= {"k4"}
+    assert study.before_plan == []
 
 
 @pytest.mark.slow
@@ -248,7 +261,7 @@ def test_a_speed_profile_trains_its_ablation_in_its_own_folder_by_what_is_there(
     absent = {"torch_native": "no compiler"}
     monkeypatch.setattr(after_timing.impls, "missing", lambda card: absent.get(card.name))
     after_timing.train("default", tmp_path, repair=True)
-    more = {"repair": False, "profile": "default"}
+    more = {"repair": False, "profile": "default", "run": "default"}
     assert asked == [
         (("quick", "torch_native", tmp_path), more),
         (("quick", "torch_eager", tmp_path), more | {"repair": True}),
