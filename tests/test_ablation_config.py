@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import ablation, ablation_plan, report, seeds, tasks
+from harness import ablation, ablation_plan, changes, contrasts, course, report, seeds, tasks
 from harness.cli import main
 from harness.errors import UsageError
 from impls import net_params
@@ -120,12 +120,11 @@ def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_
 
 def test_the_plans_hash_follows_what_decides_results_and_nothing_else():
     plan = ablation.parse(text(), "x")
-    same = ablation.parse(
-        text(timeout="9s", workers=2, checkpoint="3s").replace("small and quick", "words"), "y"
-    )
+    same = ablation.parse(text(workers=2, checkpoint="3s").replace("small and quick", "words"), "y")
     assert ablation_plan.plan_hash(plan) == ablation_plan.plan_hash(same)
     for changed in (
         text(steps=41),
+        text(timeout="9s"),
         text().replace("seeds = 2", "seeds = 3"),
         text(K1.replace("= 1", "= 3")),
         text(K1 + 'contrast = "secondary"'),
@@ -136,6 +135,30 @@ def test_the_plans_hash_follows_what_decides_results_and_nothing_else():
             ablation.parse(changed, "x")
         ), changed
     assert ablation_plan.plan_hash(ablation.parse(text(), "x")) == ablation_plan.plan_hash(plan)
+
+
+def test_the_plans_hash_follows_tasks_defaults_and_the_rules_of_stopping_and_comparing(
+    monkeypatch,
+):
+    plan = ablation.parse(text(), "x")
+    given, one = ablation_plan.plan_hash(plan), plan.tasks[0]
+    for change in (
+        {"good": {}}, {"bad": {}}, {"chance": 0.2}, {"ceiling": 0.9}, {"net": {}},
+        {"higher_is_better": False}, {"evaluated": 99},
+    ):  # fmt: skip
+        other = replace(plan, tasks=(replace(one, task=replace(one.task, **change)),))
+        assert ablation_plan.plan_hash(other) != given, change
+    for module, name in (
+        (course, "SOLVED_AT"), (course, "DIVERGED"), (course, "LAST"), (course, "FIRST"),
+        (contrasts, "ALPHA"), (contrasts, "MARGIN"), (contrasts, "ENOUGH"),
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, 0.5)
+            assert ablation_plan.plan_hash(plan) != given, name
+    for name in ("epsilon", "dropout", "zoneout"):
+        with monkeypatch.context() as patch:
+            patch.setitem(changes.DEFAULTS, name, 0.123)
+            assert ablation_plan.plan_hash(plan) != given, name
 
 
 def test_a_local_file_is_no_part_of_the_registered_plan():

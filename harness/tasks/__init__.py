@@ -20,6 +20,8 @@ from impls.nets import Batch
 
 Score = Callable[[Sequence[np.ndarray], Sequence[Batch]], float]
 Options = Mapping[str, object]
+EVALUATION = (4, 128)
+"""Batches and sequences per batch of each evaluation set of a synthetic task."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Task:
         input_size: embedding or bottleneck width, or features of dense inputs.
         make: `(run_root, options) -> TaskData`, reached through `data`.
         options: name and meaning of each option that `data` accepts.
+        evaluated: sequences, or characters, of each evaluation set by default; 0 = a share of a
+            fixed set, which `version` names.
         recipe: what reaches `target` in `steps` steps outside of ablations: "core" (ModelSpec
             fields), "net" (NetSpec fields), "optimiser" (OptimiserSpec fields); empty = none.
     """
@@ -88,6 +92,7 @@ class Task:
     make: Callable[[int, Options], TaskData] = field(repr=False)
     options: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluated: int = EVALUATION[0] * EVALUATION[1]
 
     def data(self, run_root: int, options: Options | None = None) -> TaskData:
         """The examples of the run with this 64-bit root seed.

@@ -183,6 +183,7 @@ task = Task(
     steps=1000,
     input_size=64,
     make=_data,
+    evaluated=EVALUATED,
     options={
         "file": "path of a UTF-8 text to learn instead",
         "source": "known text: tinyshakespeare (default) or ptb, from $QUASIBENCH_DATA or the web",

@@ -10,11 +10,9 @@ from zlib import crc32
 
 import numpy as np
 
-from harness.tasks import TaskData
+from harness.tasks import EVALUATION, TaskData
 from impls.nets import Batch
 
-EVALUATION = (4, 128)
-"""Batches and sequences per batch of each evaluation set of a synthetic task."""
 Draw = Callable[[np.random.Generator, int], Batch]
 
 

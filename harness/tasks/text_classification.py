@@ -192,6 +192,7 @@ task = Task(
     steps=772,  # two epochs of SNIPS
     input_size=256,
     make=_data,
+    evaluated=EVALUATED,
     options={
         "file": "path of a .jsonl (text, label) or .tsv (label, tab, text) file",
         "source": "known set: snips (default) or imdb, from $QUASIBENCH_DATA or the web",
