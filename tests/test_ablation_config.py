@@ -168,6 +168,22 @@ def test_a_local_file_is_no_part_of_the_registered_plan():
     assert ablation_plan.plan_hash(replace(claim, tasks=given)) == ablation_plan.plan_hash(claim)
 
 
+def test_options_are_part_of_a_training_but_no_path_is(tmp_path):
+    claim = ablation.load_ablation("claim")
+    keys = set()
+    for name, evaluated in (("a.txt", 4096), ("b.txt", 4096), ("b.txt", 8192)):
+        file = tmp_path / name
+        file.write_text("".join(f"{n} ships at sea\n" for n in range(6000)))
+        char_lm = replace(claim.tasks[-1], options={"file": str(file), "evaluated": evaluated})
+        ours = replace(claim, tasks=(*claim.tasks[:-1], char_lm), impl="fake_net")
+        cell = ablation_plan.build(ours, None, {"task": {"char_lm"}, "arm": {"fo"}}).cells[0]
+        run = cell.open_runs({})[0]
+        assert str(tmp_path) not in str(run.identity())
+        assert run.identity()["options"] == {"evaluated": evaluated}
+        keys.add(run.row_key)
+    assert len(keys) == 2
+
+
 def test_todays_differences_are_deviations_of_the_same_plan():
     plan = ablation.parse(text(), "x")
     today = ablation_plan.build(plan, None, {"arm": {"k1"}}, 1)

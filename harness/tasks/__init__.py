@@ -35,7 +35,7 @@ class TaskData:
         tuning: the set that a learning-rate grid looks at, and nothing else.
         score: the task's metric of `Trainer.outputs` over the same batches in the same order.
         sha256: of the task's name, version and evaluation sets (which may make a batch only when
-            it is asked for).
+            it is asked for), and of a training text that comes from a file.
         net: NetSpec's fields without `core`; `Task.net` with the sizes that the data decide.
         chance: score of a guess that ignores the input, on these data.
         text: symbols of an output as text, where the task has any.
