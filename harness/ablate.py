@@ -26,6 +26,8 @@ from harness.store import RunFolder
 
 LEAST_S = 2.0
 """No training begins this near to a hard end."""
+HOPELESS = 3
+"""Workers that failed before they were asked, until an implementation is left for the next call."""
 
 
 @dataclass
@@ -83,6 +85,8 @@ class _Coordinator:
         self.rows = done_rows(rows, retry)
         self.cost, self.outcome = Cost(rows), Outcome()
         self.running: dict[str, str] = {}
+        self.lost: dict[str, list[str]] = {}
+        """By implementation the row_keys of what was given up before it began."""
         self.shared = {
             "run_id": folder.manifest.get("run_id"),
             "plan_hash": plan.plan_hash,
@@ -119,10 +123,15 @@ class _Coordinator:
             if ranked and rank >= ranked[0][0]:
                 continue
             for run in cell.open_runs(self.rows):
-                if run.row_key not in self.running and self._fits(run):
+                if run.row_key not in self.running and self._able(run) and self._fits(run):
                     ranked = [(rank, place, run)]
                     break
         return ranked[0][2] if ranked else None
+
+    def _able(self, run: Run) -> bool:
+        """Whether its worker has not failed to start in this call."""
+        lost = self.lost.get(run.cell.impl, [])
+        return run.row_key not in lost and len(lost) < HOPELESS
 
     def _fits(self, run: Run) -> bool:
         """Whether it can end in time, as far as that is known."""
@@ -168,7 +177,9 @@ class _Coordinator:
         elif failure is None:
             failure = WorkerFailure("interrupted", "Interrupt", "the user asked to stop")
         self._write(row_of(run, self.shared, started_at, found, failure), curve)
-        if failure is not None and failure.status in FAILED:
+        if failure is not None and failure.status == "missing":
+            self.lost.setdefault(run.cell.impl, []).append(run.row_key)
+        if failure is not None and failure.status in (*FAILED, "missing"):
             self.progress.note(f"{failure.status}: {run.cell.label}: {failure.reason}")
 
     def _write(self, row: dict[str, Any], curve: dict[str, Any] | None = None) -> None:
@@ -201,8 +212,14 @@ class _Coordinator:
         """Rows "skipped" for what was not reached, unless they have one, or an older result."""
         for cell in self.plan.cells:
             for run in cell.open_runs(self.rows):
-                if self.newest.get(run.row_key, {}).get("status") not in (*FINAL, "skipped"):
+                if self.newest.get(run.row_key, {}).get("status") in (*FINAL, "skipped"):
+                    continue
+                if self._able(run):
                     failure = WorkerFailure("skipped", "Budget", "the time was up before its turn")
+                    self._write(row_of(run, self.shared, now(), failure=failure))
+                elif run.row_key not in self.lost[run.cell.impl]:
+                    why = f"{HOPELESS} workers of {run.cell.impl} failed before they began"
+                    failure = WorkerFailure("missing", "Worker", why)
                     self._write(row_of(run, self.shared, now(), failure=failure))
 
     def _left_s(self) -> float:

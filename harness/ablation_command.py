@@ -28,7 +28,7 @@ from harness.stop import InterruptError
 from harness.store import RunFolder, read_manifest
 
 INTERRUPTED = 130
-BROKEN = ("crash", "timeout", "oom_host", "unsupported")
+BROKEN = ("crash", "timeout", "oom_host", "unsupported", "missing")
 """Failures of a program rather than results of an arm: the exit code is 1."""
 
 

@@ -8,6 +8,8 @@ from harness import ablation, ablation_plan, changes, contrasts, course, report,
 from harness.cli import main
 from harness.errors import UsageError
 from impls import net_params
+from impls.contract import SpecError
+from impls.nets import OptimiserSpec
 from tests.ablating import K1, text, use_fakes
 
 ONLY = '[[changes]]\nname = "x"\n'
@@ -73,6 +75,21 @@ WORDS = {
     "a file for a task that reads none": (["quick", "--data", "mqar=x.txt"], "no local file"),
     "a file that is not there": (["claim", "--data", "char_lm=nowhere.txt"], "nowhere.txt"),
 }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("betas", 0.9, "two numbers"), ("betas", (0.9,), "two numbers"),
+        ("betas", (0.9, 1.0), "betas = 1.0"), ("betas", (-0.1, 0.9), "betas = -0.1"),
+        ("epsilon", 0.0, "above 0"), ("epsilon", float("nan"), "epsilon"),
+        ("learning_rate", float("inf"), "learning_rate"), ("momentum", 1.0, "momentum"),
+        ("smoothing", -0.1, "smoothing"),
+    ],
+)  # fmt: skip
+def test_an_optimiser_that_cannot_be_is_refused(field, value, message):
+    with pytest.raises(SpecError, match=message):
+        OptimiserSpec(**{field: value})
 
 
 @pytest.mark.parametrize("name", WORDS)

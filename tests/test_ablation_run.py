@@ -4,10 +4,20 @@ import json
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from harness import ablation_plan, accuracy, after_timing, checkpoint, deviations, report
+from harness import (
+    ablation_plan,
+    accuracy,
+    after_timing,
+    checkpoint,
+    deviations,
+    outcomes,
+    report,
+    slots,
+)  # fmt: skip
 from harness.ablation import load_ablation
 from harness.cli import main
 from harness.grid import PROTOCOL_VERSION
@@ -136,6 +146,22 @@ def test_training_again_that_is_cut_off_keeps_the_old_results(tmp_path, monkeypa
     assert told.count("ok") == 2
     assert ablate(written(tmp_path, steps=400), out, "--seeds", "1") == 0
     assert [row["status"] for row in rows(out)] == told, "a result that stands was trained again"
+
+
+def test_a_worker_that_fails_before_it_trains_is_no_score_of_the_arm(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        absent = SimpleNamespace(requires=("no_such_module_anywhere",))
+        patch.setattr(slots, "impls", SimpleNamespace(get=lambda name: absent))
+        out = tmp_path / "run"
+        assert ablate(written(tmp_path), out) == 1
+    first = rows(out)
+    assert [row["status"] for row in first] == ["missing"] * 4
+    assert "no_such_module_anywhere" in first[0]["error_msg"]
+    study = accuracy.load(out)
+    found = outcomes.arms(study, outcomes.subjects(study)[0])
+    assert all(arm.scores == {} for arm in found.values()), "counted as chance"
+    assert ablate(written(tmp_path), out) == 0
+    assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
 
 
 def test_only_a_result_takes_the_place_of_a_result():
