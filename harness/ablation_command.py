@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import impls
 from harness import ablation_manifest, ablation_plan, calibration, files, paths, report
 from harness.ablate import Outcome, train_all, workers
 from harness.ablation import load_ablation, source
@@ -62,6 +63,12 @@ def ablate(
     """
     ablation = _with_data(load_ablation(name), data)
     chosen = ablation_plan.known_implementation(impl or ablation.impl)
+    family = ablation.baseline.get("family", "qrnn")
+    if impl is not None and impls.get(impl).family != family:
+        raise UsageError(
+            f"--impl {impl}: computes {impls.get(impl).family!r} layers, the baseline of "
+            f"{ablation.name} is {family!r}; give an implementation of that family"
+        )
     kept, repeated = _only(ablation, only), FINAL if again else _retry(retry)
     place, owner = out or folder_of(ablation, chosen), profile or f"ablation-{ablation.name}"
     manifest = read_manifest(place, owner, PROTOCOL_VERSION) or {}

@@ -4,7 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from harness import ablation, ablation_plan, changes, contrasts, course, report, seeds, tasks
+from harness import (
+    ablation,
+    ablation_command,
+    ablation_plan,
+    changes,
+    contrasts,
+    course,
+    report,
+    seeds,
+    tasks,
+)
 from harness.cli import main
 from harness.errors import UsageError
 from impls import net_params
@@ -40,6 +50,26 @@ BAD = {
     "no implementation": (text(ONLY + "dense = true"), "no dense stacks"),
     "not TOML": ("[ablation", "not valid TOML"),
     "unpaired seeds": (text(K1 + "first_seed = 50"), "control"),
+    "a target of nan": (text(K1 + "[task.selective_copy]\ntarget = nan"), "give a number"),
+    "a target of inf": (text(K1 + "[task.selective_copy]\ntarget = inf"), "give a number"),
+    "a target like a guess": (text(K1 + "[task.selective_copy]\ntarget = 0.125"),
+                              "no better than a guess"),
+    "a rate of inf": (text(ONLY + "learning_rate = inf"), "learning_rate"),
+    "a grid up to inf": (text(more="tuning_seeds = 1\nlearning_rates = [1e-3, 1e-2, inf]"),
+                         "ascending"),
+    "one beta": (text(ONLY + "betas = 0.9"), "two numbers"),
+    "three betas": (text(ONLY + "betas = [0.9, 0.9, 0.9]"), "two numbers"),
+    "a task that is a number": ("task = 3\n" + text(), "a table per task"),
+    "a task's table that is a number": (text(K1 + "[task]\nselective_copy = 5"), "give a table"),
+    "a product that is a word": (text(ONLY + 'product = ""'), "a table of lists"),
+    "a product that is zero": (text(ONLY + "product = 0"), "a table of lists"),
+    "a product of nothing": (text(ONLY + "product = {}"), "a table of lists"),
+    "a name with a comma": (text('[[changes]]\nname = "a,b"\nlayers = 1\n'), "without a comma"),
+    "a decoder without a decoder": (text(ONLY + 'decoder = "state"'), "only 'seq2seq' reads"),
+    "a readout of every step": (text(ONLY + 'readout = "mean"'), "only 'sequence' reads"),
+    "a baseline's decoder": (text().replace("layers = 2", "layers = 2\ndecoder_width = 3"),
+                             "[baseline] decoder_width"),
+    "an arm on another task": (text(K1 + 'tasks = ["mqar"]'), "none of the ablation's"),
     "an option of another task": (text(K1 + "[task.selective_copy]\noptions = {file = 1}"), "file"),
 }  # fmt: skip
 
@@ -71,6 +101,7 @@ WORDS = {
     "zero seeds": (["quick", "--seeds", "0"], "--seeds 0: give at least 1"),
     "unknown status": (["quick", "--retry", "crashed"], "did you mean 'crash'?"),
     "unknown implementation": (["quick", "--impl", "torch_nativ"], "torch_native"),
+    "another family": (["quick", "--impl", "lstm_torch"], "'lstm' layers, the baseline of quick"),
     "no core": (["quick", "--impl", "fake_good"], "fake_good"),
     "a file for a task that reads none": (["quick", "--data", "mqar=x.txt"], "no local file"),
     "a file that is not there": (["claim", "--data", "char_lm=nowhere.txt"], "nowhere.txt"),
@@ -110,12 +141,24 @@ def test_a_data_file_that_is_one_line_long_is_refused(tmp_path, capsys):
 
 
 def test_a_product_has_an_arm_for_every_pair():
-    product = '[[changes]]\nname = "w"\nproduct = {kernel_width = [1, 4], pooling = ["f", "ifo"]}\n'
+    product = '[[changes]]\nname = "w"\nproduct = {kernel_width = [1, 2], pooling = ["f", "fo"]}\n'
     arms = ablation.parse(text(product), "x").arms[1:]
     assert [arm.changes for arm in arms] == [
-        {"kernel_width": k, "pooling": p} for k in (1, 4) for p in ("f", "ifo")
-    ]
-    assert arms[0].name == "w[kernel_width=1,pooling=f]"
+        {"kernel_width": k, "pooling": p} for k, p in ((1, "f"), (1, "fo"), (2, "f"))
+    ], "the baseline's own cell is no arm"
+    assert arms[0].name == "w[kernel_width=1+pooling=f]"
+    chosen = ablation_command._only(ablation.parse(text(product), "x"), [f"arm={arms[0].name}"])
+    assert chosen == {"arm": {arms[0].name}}
+    betas = '[[changes]]\nname = "b"\nproduct = {betas = [[0.8, 0.9], [0.9, 0.99]]}\n'
+    assert ablation.parse(text(betas), "x").arms[1].name == "b[betas=0.8/0.9]"
+
+
+def test_bits_per_character_may_aim_below_the_tasks_ceiling_and_not_below_zero():
+    given = text().replace("selective_copy", "char_lm") + "[task.char_lm]\ntarget = "
+    assert ablation.parse(given + "0.9", "x").tasks[0].target == 0.9
+    with pytest.raises(UsageError, match="cannot be reached"):
+        ablation.parse(given + "-0.1", "x")
+    assert ablation.load_ablation("claim").tasks[-1].steps == 1000
 
 
 def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_of_them(
