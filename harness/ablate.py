@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import checkpoint, system
-from harness.ablation_cells import Run
+from harness.ablation_cells import Run, digest
 from harness.ablation_cost import Cost, open_count
 from harness.ablation_plan import Plan
 from harness.ablation_rows import done_rows, now, row_of, stale_key
 from harness.accuracy import FAILED, FINAL, standing
+from harness.errors import UsageError
 from harness.process import WorkerFailure
 from harness.progress import Progress
 from harness.slots import Answer, Asked, Slot, Slots
@@ -91,6 +92,7 @@ class _Coordinator:
             "run_id": folder.manifest.get("run_id"),
             "plan_hash": plan.plan_hash,
         }
+        self._check_checkpoints()
         self._adopt()
 
     def serve(self, slots: Slots, stop: Stop) -> None:
@@ -164,6 +166,18 @@ class _Coordinator:
                 self.progress.note(f"{run.cell.label}: begins again, the code has changed")
                 file.unlink()
         return file.resolve()
+
+    def _check_checkpoints(self) -> None:
+        """Refuse a checkpoint that is not of the training it is named after, before any begins."""
+        known = {run.row_key: run for cell in self.plan.cells for run in cell.open_runs(self.rows)}
+        for file in sorted((self.folder.path / "checkpoints").glob("*.safetensors")):
+            if file.stem in known:
+                checkpoint.header(file, known[file.stem].identity())
+            elif digest(checkpoint.identity(file), 16) != file.stem:
+                raise UsageError(
+                    f"{file}: a checkpoint of another training than its name says; remove it, or "
+                    "give another --out folder"
+                )
 
     def _end(self, answer: Answer) -> None:
         """Write the row of a training that ended."""

@@ -43,16 +43,7 @@ def header(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: no checkpoint, or one of another training; says what differs.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="np") as file:
-            found = json.loads((file.metadata() or {})[KEY])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UsageError(
-            f"{path}: not a checkpoint of a training ({type(error).__name__}); remove it to begin "
-            "that training again"
-        ) from None
+    found = _read(path)
     wanted = json.loads(json.dumps(identity))
     if found["identity"] != wanted:
         raise UsageError(
@@ -61,6 +52,31 @@ def header(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         )
     words: dict[str, Any] = found["words"]
     return words
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """Of which training a checkpoint is.
+
+    Raises:
+        UsageError: no checkpoint.
+    """
+    found: dict[str, Any] = _read(path)["identity"]
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What stands in the header: identity and words."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as file:
+            found: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
+            return {"identity": dict(found["identity"]), "words": dict(found["words"])}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path}: not a checkpoint of a training ({type(error).__name__}); remove it to begin "
+            "that training again"
+        ) from None
 
 
 def load(path: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:

@@ -230,6 +230,24 @@ def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, 
     assert rows(out) == []
 
 
+@pytest.mark.parametrize("damaged", [True, False])
+def test_every_checkpoint_is_looked_at_before_the_first_training(tmp_path, capsys, damaged):
+    file, out = written(tmp_path), tmp_path / "run"
+    cells = ablation_plan.build(load_ablation(str(file))).cells
+    last = cells[-1].open_runs({})[-1]
+    RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
+    at = out / "checkpoints" / f"{last.row_key}.safetensors"
+    if damaged:  # one that the last training would go on with
+        at.parent.mkdir()
+        at.write_bytes(b"torn")
+    else:  # one of a training that is not planned now, under a name that is not its own
+        checkpoint.save(at.with_stem("0" * 16), last.identity(), {"stale_key": "s"}, {})
+    assert ablate(file, out) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ("not a checkpoint" if damaged else "than its name says") in said
+    assert rows(out) == [], "something was trained before"
+
+
 @pytest.mark.slow
 def test_a_row_of_another_plan_stands_where_the_training_is_the_same(tmp_path):
     out, wider = tmp_path / "run", tmp_path / "wider"
