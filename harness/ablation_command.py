@@ -72,10 +72,9 @@ def ablate(
     kept, repeated = _only(ablation, only), FINAL if again else _retry(retry)
     place, owner = out or folder_of(ablation, chosen), profile or f"ablation-{ablation.name}"
     manifest = read_manifest(place, owner, PROTOCOL_VERSION) or {}
-    plan = ablation_plan.build(
-        ablation, chosen, kept, seeds, calibration.known(manifest, chosen)
-    )  # before anything is written
+    plan = ablation_plan.build(ablation, chosen, kept, seeds)  # before anything is written
     if dry_run:
+        plan = calibration.applied(plan, manifest)
         rows, note = files.read_lines(place / "ablation.jsonl")
         if note:
             print(f"quasibench: {note}", file=sys.stderr)
@@ -92,8 +91,8 @@ def ablate(
         progress = Progress()
         try:
             if any(cell.mode == "wall" for cell in plan.cells):
-                steps = calibration.calibrate(plan, folder, chosen)
-                plan = ablation_plan.build(ablation, chosen, kept, seeds, steps)
+                calibration.calibrate(plan, folder)
+                plan = calibration.applied(plan, folder.manifest, tried=True)
             rows = files.read_lines(place / "ablation.jsonl")[0]
             show(plan, rows, repeated)
             ablation_manifest.describe(plan, folder, chosen, call)

@@ -106,14 +106,12 @@ def build(
     impl: str | None = None,
     only: Mapping[str, set[str]] | None = None,
     wanted_seeds: int | None = None,
-    calibrated: Mapping[str, int] | None = None,
 ) -> Plan:
     """The cells to train, those of the baseline first within each task.
 
     Args:
         impl: instead of the ablation's own; only: values of "task" and "arm" to keep;
         wanted_seeds: final seeds instead of the registered number.
-        calibrated: steps of cells in mode "wall" by `Cell.label`.
 
     Raises:
         UsageError: an arm that no available implementation supports, or that is none.
@@ -136,7 +134,7 @@ def build(
             left_out.append(one.task.name)
             continue
         one = one if wanted_seeds is None else replace(one, seeds=wanted_seeds)
-        builder = _Builder(ablation, one, chosen, calibrated or {}, deviations)
+        builder = _Builder(ablation, one, chosen, deviations)
         for arm in ablation.arms:
             kept = not (only or {}).get("arm") or arm.name in (only or {})["arm"]
             if kept and trained(one, arm):
@@ -157,11 +155,10 @@ class _Builder:
         ablation: Ablation,
         asked: Asked,
         impl: str,
-        calibrated: Mapping[str, int],
         deviations: list[str],
     ) -> None:
         self.ablation, self.asked, self.impl = ablation, asked, impl
-        self.calibrated, self.deviations = calibrated, deviations
+        self.deviations = deviations
         self.probe = probe(asked, ablation.root)
         self.baseline = self._net(ablation.baseline)
 
@@ -217,7 +214,7 @@ class _Builder:
     def _cell(self, arm: Arm, mode: str, impl: str, net: NetSpec, changes: Changes) -> Cell:
         ablation, asked = self.ablation, self.asked
         first = arm.first_seed
-        cell = Cell(
+        return Cell(
             asked=asked,
             arm=arm,
             mode=mode,
@@ -233,9 +230,6 @@ class _Builder:
             tuning_seeds=tuple(seeds.TUNING + first + n for n in range(ablation.tuning_seeds)),
             final_seeds=tuple(range(first, first + asked.seeds)),
         )
-        if mode == "wall":
-            return replace(cell, steps=self.calibrated.get(cell.label, cell.steps))
-        return cell
 
 
 def known_implementation(name: str) -> str:
