@@ -16,7 +16,7 @@ from harness import checkpoint, system
 from harness.ablation_cells import Run, digest
 from harness.ablation_cost import Cost, open_count
 from harness.ablation_plan import Plan
-from harness.ablation_rows import done_rows, now, row_of, stale_key
+from harness.ablation_rows import attempts, done_rows, now, row_of, stale_key
 from harness.accuracy import FAILED, FINAL, standing
 from harness.errors import UsageError
 from harness.process import WorkerFailure
@@ -82,7 +82,7 @@ class _Coordinator:
     ) -> None:
         self.plan, self.folder, self.progress, self.end = plan, folder, progress, end
         self.workers = workers(plan)
-        self.newest = standing(rows)
+        self.newest, self.begun = standing(rows), attempts(rows)
         self.rows = done_rows(rows, retry)
         self.cost, self.outcome = Cost(rows), Outcome()
         self.running: dict[str, str] = {}
@@ -190,7 +190,8 @@ class _Coordinator:
             found, curve = answer.found["row"], answer.found["curve"]
         elif failure is None:
             failure = WorkerFailure("interrupted", "Interrupt", "the user asked to stop")
-        self._write(row_of(run, self.shared, started_at, found, failure), curve)
+        self.begun[run.row_key] = attempt = self.begun.get(run.row_key, 0) + 1
+        self._write(row_of(run, self.shared, started_at, found, failure, attempt), curve)
         if failure is not None and failure.status == "missing":
             self.lost.setdefault(run.cell.impl, []).append(run.row_key)
         if failure is not None and failure.status in (*FAILED, "missing"):
@@ -230,11 +231,13 @@ class _Coordinator:
                     continue
                 if self._able(run):
                     failure = WorkerFailure("skipped", "Budget", "the time was up before its turn")
-                    self._write(row_of(run, self.shared, now(), failure=failure))
                 elif run.row_key not in self.lost[run.cell.impl]:
                     why = f"{HOPELESS} workers of {run.cell.impl} failed before they began"
                     failure = WorkerFailure("missing", "Worker", why)
-                    self._write(row_of(run, self.shared, now(), failure=failure))
+                else:
+                    continue
+                begun = self.begun.get(run.row_key, 0)
+                self._write(row_of(run, self.shared, now(), failure=failure, attempt=begun))
 
     def _left_s(self) -> float:
         return min(

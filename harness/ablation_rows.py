@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ schema_version record run_id plan_hash trained_under row_key stale_key impl fram
 threads dtype task task_version data_sha256 arm changes contrast budget_mode hidden_size params
 flops_per_step role seed learning_rate lr_edge steps steps_done status stop_reason metric_name
 metric validation auc steps_to_target train_loss wall_s cpu_s ms_per_step peak_bytes target chance
-params_sha256 error_type error_msg started_at ended_at
+params_sha256 attempt error_type error_msg started_at ended_at
 """.split()
 )
 """Keys of every row; null where nothing is known."""
@@ -61,12 +61,14 @@ def row_of(
     started_at: str,
     found: Mapping[str, Any] | None = None,
     failure: WorkerFailure | None = None,
+    attempt: int = 1,
 ) -> dict[str, Any]:
     """The row of a training that ended, well or not.
 
     Args:
         shared: run_id and plan_hash.
         found: the "row" of the worker's answer; failure: why there is none.
+        attempt: how often the training was begun by now; a checkpoint gone on with counts anew.
     """
     cell, task = run.cell, run.cell.asked.task
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
@@ -97,6 +99,7 @@ def row_of(
         "metric_name": task.metric,
         "target": cell.asked.target,
         "chance": cell.probe.chance,
+        "attempt": attempt,
         "started_at": started_at,
         "ended_at": now(),
     }
@@ -109,6 +112,16 @@ def row_of(
     row |= found or {}
     del row["schema_version"]  # the store's
     return row
+
+
+def attempts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How often each row_key's training was begun; rows without the column count as one."""
+    found: dict[str, int] = {}
+    for row in rows:
+        begun = row.get("attempt")
+        begun = int(row["status"] != "skipped") if begun is None else begun
+        found[row["row_key"]] = max(found.get(row["row_key"], 0), begun)
+    return found
 
 
 def done_rows(

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import changes as fields
 from harness.changes import Changes
-from harness.errors import UsageError
 from harness.tasks import Task
 
 
@@ -86,17 +84,6 @@ class Ablation:
     limit_s: float | None = None
     checkpoint_s: float = 30.0
     dtype: str = "float32"
-
-    def arm(self, name: str) -> Arm:
-        """The arm of this name.
-
-        Raises:
-            UsageError: there is none; the line names the nearest one.
-        """
-        for arm in self.arms:
-            if arm.name == name:
-                return arm
-        raise UsageError(fields.arm_hint(name, tuple(arm.name for arm in self.arms)))
 
     def fields_of(self, arm: Arm) -> Changes:
         """The baseline's fields with the arm's changes."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import impls
 from harness.checked import flag, known_keys, one_of, whole
-from harness.errors import UsageError, nearest
+from harness.errors import UsageError
 from impls.contract import ModelSpec, SpecError, spec_fields
 from impls.nets import NetSpec, OptimiserSpec, net_fields
 
@@ -119,8 +119,3 @@ def check_optimiser(changes: Changes, where: str) -> None:
         optimiser(changes, changes.get("steps", 1 << 40))
     except SpecError as error:
         raise UsageError(f"{where}: {error}") from None
-
-
-def arm_hint(name: str, known: tuple[str, ...]) -> str:
-    """Words for an arm that is not there."""
-    return f"there is no arm {name!r}{nearest(name, known)} (arms: {', '.join(known)})"

@@ -166,6 +166,8 @@ def run(
 ) -> None:
     """Do all of a profile: checks, speed grid, its ablation, pages; resumes what was left.
 
+    --budget, --only and --again are about the speed grid: the ablation is trained after it as a
+    whole, within its own `limit`, and keeps its results (`quasibench ablate` has --only, --again).
     Without the packages that render pages the rows are there and one line says what is missing.
     """
     from harness import after_timing

@@ -279,5 +279,3 @@ def test_the_claim_has_ten_seeds_a_grid_and_the_six_primary_contrasts():
     assert (claim.seeds, claim.tuning_seeds, len(claim.learning_rates)) == (10, 2, 5)
     primary = {arm.name for arm in claim.arms if arm.contrast == "primary"}
     assert primary == {"f", "ifo", "k1", "k4", "zoneout", "dense"}
-    with pytest.raises(UsageError, match="no arm"):
-        claim.arm("k9")

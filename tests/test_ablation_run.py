@@ -19,6 +19,7 @@ from harness import (
     slots,
 )  # fmt: skip
 from harness.ablation import load_ablation
+from harness.ablation_rows import attempts
 from harness.cli import main
 from harness.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
@@ -93,7 +94,8 @@ def test_each_way_to_fail_is_a_row_and_the_others_go_on(tmp_path, capsys):
     assert ablate(file, out, "--seeds", "1") == 0, "a failure stands"
     assert len(rows(out)) == 6
     assert ablate(file, out, "--seeds", "1", "--retry", "crash") == 1
-    assert [row["arm"] for row in rows(out)[6:]] == ["abort"]
+    assert [(row["arm"], row["attempt"]) for row in rows(out)[6:]] == [("abort", 2)]
+    assert {row["attempt"] for row in rows(out)[:6]} == {1}
 
 
 GRID = "tuning_seeds = 2\nlearning_rates = [2e-3, 8e-3, 3.2e-2]"
@@ -125,6 +127,7 @@ def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later
     file, out = written(tmp_path, more='limit = "6s"', steps=400), tmp_path / "run"
     assert ablate(file, out) == 0
     assert {row["status"] for row in rows(out)} == {"skipped"}
+    assert {row["attempt"] for row in rows(out)} <= {0, 1}, "at most one was begun"
     assert len(rows(out)) == 4
     monkeypatch.setenv("FAKE_STEP_S", "0")
     assert ablate(written(tmp_path, steps=400), out) == 0
@@ -162,6 +165,13 @@ def test_a_worker_that_fails_before_it_trains_is_no_score_of_the_arm(tmp_path, m
     assert all(arm.scores == {} for arm in found.values()), "counted as chance"
     assert ablate(written(tmp_path), out) == 0
     assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
+
+
+def test_attempts_are_counted_in_rows_of_before_the_column_too():
+    old = {"row_key": "old", "status": "ok"}
+    given = [old, {"row_key": "s", "status": "skipped"}, {**old, "attempt": 4}]
+    assert attempts(given) == {"old": 4, "s": 0}
+    assert attempts([old]) == {"old": 1}
 
 
 def test_only_a_result_takes_the_place_of_a_result():
