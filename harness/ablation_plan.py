@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import impls
-from harness import budgets, contrasts, course, rates, seeds
+from harness import budgets, contrasts, course, effects, rates, seeds
 from harness import changes as fields
 from harness.ablation_arms import known_as, trained
 from harness.ablation_cells import PROTOCOL_VERSION, Cell, digest, probe
@@ -29,6 +29,7 @@ OF_TASK = (
 RULES: tuple[tuple[ModuleType, str], ...] = (
     (course, "FIRST SOLVED SOLVED_AT DIVERGED LAST"),
     (contrasts, "ALPHA MARGIN ENOUGH MOST RESAMPLES TRIMMED LEVEL"),
+    (effects, "CEILING FLOOR"),
     (budgets, "TOLERANCE"),
     (seeds, "TUNING"),
 )

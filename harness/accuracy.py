@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from harness import files
 from harness.errors import UsageError
@@ -171,7 +172,7 @@ def load(folder: str | Path) -> Ablation:
     """
     folder = Path(folder)
     rows, notes = newest(folder / ROWS)
-    rows = list({_run(row): row for row in rows}.values())
+    rows = list(standing(rows, _run).values())
     curves, more = newest(folder / CURVES)
     planned = _planned(folder / "manifest.json")
     said = planned.get("tasks") or {}
@@ -198,11 +199,13 @@ def newest(path: Path) -> tuple[list[Row], list[str]]:
     return list(standing(found).values()), [torn] if torn else []
 
 
-def standing(rows: Iterable[Row]) -> dict[str, Row]:
+def standing(
+    rows: Iterable[Row], key_of: Callable[[Row], Any] = lambda row: str(row["row_key"])
+) -> dict[Any, Row]:
     """By row_key its newest final row, else its newest one; a curve's line is final."""
-    by_key: dict[str, Row] = {}
+    by_key: dict[Any, Row] = {}
     for row in rows:
-        key = str(row["row_key"])
+        key = key_of(row)
         old = by_key.get(key)
         if old is None or row.get("status", "ok") in FINAL or old["status"] not in FINAL:
             by_key.pop(key, None)

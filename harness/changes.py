@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
@@ -77,7 +78,8 @@ def _value(key: str, value: Any) -> Any:
         return whole(key, value, 1 if key in (*MODEL, *TRAINING) else 0)
     parts = value if typing.get_origin(hint) is tuple and isinstance(value, list) else [value]
     for part in parts:
-        if isinstance(part, bool) or not isinstance(part, (int, float)):
+        number = isinstance(part, (int, float)) and not isinstance(part, bool)
+        if not number or not math.isfinite(part):
             raise UsageError(f"{key} = {value!r}: give a number")
     return tuple(map(float, parts)) if parts is value else float(value)
 

@@ -57,6 +57,7 @@ BAD = {
     "a rate of inf": (text(ONLY + "learning_rate = inf"), "learning_rate"),
     "a grid up to inf": (text(more="tuning_seeds = 1\nlearning_rates = [1e-3, 1e-2, inf]"),
                          "ascending"),
+    "a decay of nan": (text(ONLY + "decay = nan"), "decay = nan: give a number"),
     "one beta": (text(ONLY + "betas = 0.9"), "two numbers"),
     "three betas": (text(ONLY + "betas = [0.9, 0.9, 0.9]"), "two numbers"),
     "a task that is a number": ("task = 3\n" + text(), "a table per task"),

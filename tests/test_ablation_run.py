@@ -174,6 +174,16 @@ def test_attempts_are_counted_in_rows_of_before_the_column_too():
     assert attempts([old]) == {"old": 1}
 
 
+def test_a_run_that_was_not_reached_under_a_new_plan_hides_no_result_of_the_old_one(tmp_path):
+    out = tmp_path / "run"
+    assert ablate(written(tmp_path), out, "--seeds", "1") == 0
+    with (out / "ablation.jsonl").open("a") as file:
+        for row in rows(out):
+            later = {"row_key": row["row_key"][::-1], "status": "skipped", "metric": None}
+            file.write(json.dumps({**row, **later, "plan_hash": "of another plan"}) + "\n")
+    assert [row["status"] for row in accuracy.load(out).rows] == ["ok", "ok"]
+
+
 def test_only_a_result_takes_the_place_of_a_result():
     def row(status, number):
         return {"row_key": "k", "status": status, "number": number}
