@@ -11,7 +11,7 @@ Rules, the same for every arm and set before any run:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -181,10 +181,10 @@ def separation(study: Ablation, subject: Subject, task: str) -> Separation:
     return Separation(task, separated, words)
 
 
-def control(study: Ablation, subject: Subject, task: str) -> tuple[Arm, Paired] | None:
-    """The same arm as the reference with other seeds (A/A), and its difference; None: not run.
+def control(study: Ablation, subject: Subject, task: str) -> tuple[Arm, Arm] | None:
+    """The same arm as the reference with other seeds (A/A), and the reference; None: not run.
 
-    The seeds are paired by their order, since they share nothing.
+    Their scores are numbered by the order of their seeds, which share nothing: any pairing will do.
     """
     found = arms(study, subject)
     same = [arm for arm in found.values() if arm.task.name == task and arm.mode == "as_is"]
@@ -193,7 +193,9 @@ def control(study: Ablation, subject: Subject, task: str) -> tuple[Arm, Paired] 
         changed = next(iter(arm.rows.values())).get("changes")
         disjoint = reference and not set(arm.rows) & set(reference.rows)
         if reference and arm.kind == "control" and disjoint and not changed:
-            count = min(len(arm.scores), len(reference.scores))
-            ours, theirs = (list(one.scores.values())[:count] for one in (arm, reference))
-            return (arm, paired(ours, theirs)) if count else None
+            return _numbered(arm), _numbered(reference)
     return None
+
+
+def _numbered(arm: Arm) -> Arm:
+    return replace(arm, scores=dict(enumerate(arm.scores.values())))

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from harness import board, effects, findings, outcomes
 from harness.accuracy import Ablation
 from harness.contrasts import MARGIN, Estimate
-from harness.effects import BETTER, WORSE, Contrast
+from harness.effects import BETTER, LITTLE_BETTER, LITTLE_WORSE, WORSE, Contrast
 from harness.outcomes import Subject
 from harness.plots import figure, tables
 from harness.summary import listing
@@ -32,7 +32,7 @@ def in_words(study: Ablation) -> figure.Html:
     """Task by task in sentences; whether each task separates; identical arms (A/A)."""
     parts = []
     for subject in (found := outcomes.subjects(study)):
-        told = findings.by_task(effects.contrasts(study, subject))
+        told = findings.by_task(findings.told_of(study, subject))
         items = [
             f"<li><b>{escape(task)}</b> {escape(words.removeprefix(task))}"
             f"<br>{escape(_checked(study, subject, task))}</li>"
@@ -44,25 +44,17 @@ def in_words(study: Ablation) -> figure.Html:
 
 
 def _checked(study: Ablation, subject: Subject, task: str) -> str:
-    """What the task asks, whether it separates, and what identical arms did."""
+    """What the task asks, and whether it separates."""
     found = outcomes.separation(study, subject, task)
     about = f"{study.tasks[task].about.rstrip('.')}. ".lstrip(". ")
-    words = f"{about}Separation: {found.words}."
-    identical = outcomes.control(study, subject, task)
-    if identical is None:
-        return words
-    arm, gap = identical
-    return (
-        f"{words} Identical arms with other seeds ({arm.name}): difference "
-        f"{findings.signed(gap.mean)} {findings.bracketed(gap)}, p {gap.p:.2g}."
-    )
+    return f"{about}Separation: {found.words}."
 
 
 def forest(study: Ablation) -> figure.Html:
     """Differences to the reference with intervals and single seeds, a panel per task; over all."""
     parts = []
     for subject in (found := outcomes.subjects(study)):
-        made = [one for one in effects.contrasts(study, subject) if one.result is not None]
+        made = [one for one in findings.told_of(study, subject) if one.result is not None]
         panels = []
         for task in dict.fromkeys(one.arm.task.name for one in made):
             panels.append(_panel([o for o in made if o.arm.task.name == task], task, subject.name))
@@ -85,6 +77,7 @@ def _numbers(made: list[Contrast]) -> str:
             "difference": findings.difference(one),
             "p": f"{one.result.p:.2g}",
             "corrected p": f"{one.p_adjusted:.2g}",
+            "corrected p within ±1": f"{one.p_equivalent:.2g}",
             "better in": f"{100 * one.result.improved:.0f} % of seeds",
             "dz": "–" if one.result.dz is None else f"{one.result.dz:.2f}".replace("-", "−"),
             "verdict": one.verdict,
@@ -162,7 +155,8 @@ def _finish(axes: Axes, labels: list[str], title: str) -> None:
 
 
 def _colour(verdict: str) -> str:
-    return {BETTER: BLUE, WORSE: RED}.get(verdict, figure.GREY)
+    higher, lower = (BETTER, LITTLE_BETTER), (WORSE, LITTLE_WORSE)
+    return BLUE if verdict in higher else RED if verdict in lower else figure.GREY
 
 
 def _row(one: Contrast) -> dict[str, object]:
@@ -173,6 +167,7 @@ def _row(one: Contrast) -> dict[str, object]:
         "task": one.arm.task.name, "arm": one.label, "kind": one.kind, "seeds": found.n,
         "score": one.arm.mean, "reference": one.reference.mean, "difference": found.mean,
         "lo": found.lo, "hi": found.hi, "p_sign_flip": found.p, "p_adjusted": one.p_adjusted,
-        "p_equivalent": found.p_equivalent, "improved": found.improved, "dz": found.dz,
+        "p_equivalent": found.p_equivalent, "p_equivalent_adjusted": one.p_equivalent,
+        "improved": found.improved, "dz": found.dz,
         "verdict": one.verdict, "remarks": "; ".join(one.remarks),
     }  # fmt: skip
