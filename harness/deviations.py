@@ -80,11 +80,11 @@ def _unfinished(study: Ablation, subject: Subject) -> Iterable[str]:
         none = [arm for arm in study.trained(task) if (task, arm) not in ran]
         if none:
             lacking[f"{task}: no run of"] = none
-        for arm in study.trained(task):
-            modes = study.arms[arm].get("budgets") or ()
-            lost = [mode for mode in modes if (task, arm) in ran and (task, arm, mode) not in found]
+        for name in study.trained(task):
+            modes = study.arms[name].get("budgets") or ()
+            lost = [m for m in modes if (task, name) in ran and (task, name, m) not in found]
             for mode in lost:
-                lacking.setdefault(f"{task}: no run in budget mode {mode} of", []).append(arm)
+                lacking.setdefault(f"{task}: no run in budget mode {mode} of", []).append(name)
     if lacking:
         told = [f"{words} {listing(names, 12)}" for words, names in lacking.items()]
         yield f"{subject.name}, not finished: {listing(told, 12, '; ')}."

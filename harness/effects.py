@@ -79,7 +79,7 @@ class Contrast:
     @property
     def label(self) -> str:
         """The arm, and its budget mode where that is not the usual one."""
-        return self.arm.name if self.arm.mode == "as_is" else f"{self.arm.name} ({self.arm.mode})"
+        return self.arm.label
 
     @property
     def marked(self) -> bool:

@@ -240,10 +240,21 @@ def is_lstm(arm: Arm) -> bool:
     return (next(iter(arm.rows.values())).get("changes") or {}).get("family") == "lstm"
 
 
-def median_of(arm: Arm, column: str) -> float | None:
-    """Median of a column over the arm's finished runs; None where no run knows it."""
+def values_of(arm: Arm, column: str) -> list[float]:
+    """A column over the arm's finished runs, in the order of their seeds; [] where none knows it.
+
+    "cpu_ms" is process CPU time over steps, in ms: training with its evaluations, no start-up.
+    """
     rows = [row for row in arm.rows.values() if row["status"] == "ok"]
-    known = [float(row[column]) for row in rows if row.get(column) is not None]
+    if column == "cpu_ms":
+        return [1e3 * float(row["cpu_s"]) / float(row["steps_done"]) for row in rows
+                if row.get("cpu_s") is not None and row.get("steps_done")]  # fmt: skip
+    return [float(row[column]) for row in rows if row.get(column) is not None]
+
+
+def median_of(arm: Arm, column: str) -> float | None:
+    """Median of `values_of`; None where no run knows it."""
+    known = values_of(arm, column)
     return float(np.median(known)) if known else None
 
 

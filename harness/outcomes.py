@@ -69,6 +69,11 @@ class Arm:
         return "secondary" if kind == "primary" and self.mode != "as_is" else kind
 
     @property
+    def label(self) -> str:
+        """The name, and the budget mode where that is not the usual one."""
+        return self.name if self.mode == "as_is" else f"{self.name} ({self.mode})"
+
+    @property
     def mean(self) -> float:
         """Mean points over seeds; nan without any."""
         return float(np.mean(list(self.scores.values()))) if self.scores else float("nan")
