@@ -112,7 +112,7 @@ def subjects(study: Ablation) -> list[Subject]:
 
 
 def arms(study: Ablation, subject: Subject) -> dict[Place, Arm]:
-    """The final runs of a subject by (task, arm, budget mode), in the order of the rows.
+    """The final runs of a subject by (task, arm, budget mode), in the order of the plan.
 
     An arm that this implementation never ran is taken from another one of the same framework,
     device and format: an LSTM is its own implementation.
@@ -129,7 +129,15 @@ def arms(study: Ablation, subject: Subject) -> dict[Place, Arm]:
         seeds = groups.setdefault(_place(row), {})
         if row["status"] != "unsupported" or row["seed"] not in seeds:
             seeds[int(row["seed"])] = row
-    return {place: _arm(study.tasks[place[0]], place, rows) for place, rows in groups.items()}
+    order = {name: number for number, name in enumerate(study.arms)}
+    tasks = list(study.tasks)
+
+    def planned(place: Place) -> tuple[int, int, bool]:
+        task, arm, mode = place
+        return tasks.index(task), order.get(arm, len(order)), mode != "as_is"
+
+    places = sorted(groups, key=planned)
+    return {place: _arm(study.tasks[place[0]], place, groups[place]) for place in places}
 
 
 def _near(row: Row, subject: Subject) -> bool:

@@ -47,7 +47,7 @@ def _checked(study: Ablation, subject: Subject, task: str) -> str:
     """What the task asks, and whether it separates."""
     found = outcomes.separation(study, subject, task)
     about = f"{study.tasks[task].about.rstrip('.')}. ".lstrip(". ")
-    return f"{about}Separation: {found.words}."
+    return f"{about[:1].upper()}{about[1:]}Separation: {found.words}."
 
 
 def forest(study: Ablation) -> figure.Html:

@@ -63,7 +63,8 @@ def _panel(own: list[Arm], column: str, subject: Subject) -> str:
         axes.margins(y=0.12)
         axes.set(title=task, xlabel=words, ylabel="points")
         axes.grid(axis="both")
-        label(axes, frame[words].to_list(), frame["points"].to_list(), frame["arm"].to_list())
+        bars = list(zip(frame["least cost"], frame["most cost"], strict=True))
+        label(axes, frame[words].to_list(), frame["points"].to_list(), frame["arm"].to_list(), bars)
     told = listing([f"{r['arm']} {r['points']:.1f} at {number(r[words])}" for r in rows], 20)
     alt = f"{task}: mean points against {words}: {told}."
     return figure.panel(canvas, figure.slug("cost", subject.name, task, column), alt, frame)
