@@ -170,30 +170,32 @@ def _beside_lstm(study: Ablation, made: Sequence[Contrast]) -> Iterable[str]:
             turned = TURNED.get(one.verdict, one.verdict)
             if one.verdict == EXPLORATORY:
                 turned = "higher" if gap > 0 else "lower"
-            groups.setdefault(turned, []).append(f"{one.arm.task.name} ({signed(gap)} points)")
-    order = [BETTER, LITTLE_BETTER, "higher", WORSE, LITTLE_WORSE, "lower", "equally", OPEN]
-    forms = {OPEN: "a difference is not resolved on {}",
-             UNINFORMATIVE: "nothing can be said on {}"}  # fmt: skip
-    parts = [
-        forms.get(word, f"scores {word} on {{}}").format(listing(groups[word], 12))
-        for word in (*order, UNINFORMATIVE)
-        if word in groups
-    ]
-    if parts:
-        known = reference_words(study)
-        words = ", ".join(filter(None, [known, _size([one.reference for one in own])]))
-        who = f"the {'QRNN' if known else 'reference'}{f' ({words})' if words else ''}"
+            points = "" if turned == UNINFORMATIVE else f" ({signed(gap)} points)"
+            groups.setdefault(turned, []).append(f"{one.arm.task.name}{points}")
+    order = [BETTER, LITTLE_BETTER, "higher", WORSE, LITTLE_WORSE, "lower", "equally"]
+    scored = [f"{word} on {listing(groups[word], 12)}" for word in order if word in groups]
+    told = [f"scores {listing(scored, 9)}"] if scored else []
+    for word, saying in ((OPEN, "not resolved on"), (UNINFORMATIVE, "nothing to be said on")):
+        told += [f"{saying} {listing(groups[word], 12)}"] if word in groups else []
+    if told:
+        lstm, size = (_size([getattr(one, side) for one in own]) for side in ("arm", "reference"))
+        family = study.baseline.get("family", "qrnn") if study.baseline else "reference"
+        who = "QRNN" if family == "qrnn" else "reference"
+        words = ", ".join(filter(None, [reference_words(study), size]))
+        sides = f"an LSTM{f' ({lstm})' * bool(lstm)} the {who}{f' ({words})' * bool(words)}"
         early = any(one.verdict == EXPLORATORY for one in own)
-        size = _size([one.arm for one in own])
-        lstm = f"an LSTM ({size})" if size else "an LSTM"
-        yield f"{'Exploratory: beside' if early else 'Beside'} {lstm} {who} {listing(parts, 9)}."
+        start = "Exploratory: beside" if early else "Beside"
+        yield f"{start} {sides}{'' if scored else ':'} {'; '.join(told)}."
 
 
 def _size(arms: Sequence[Arm]) -> str:
-    """Parameters of an arm over its tasks, e.g. "50,833 parameters"; "" where unknown."""
-    known = sorted({size for arm in arms if (size := median_of(arm, "params")) is not None})
-    ends = " to ".join(f"{size:,.0f}" for size in dict.fromkeys([*known[:1], *known[-1:]]))
-    return f"{ends} parameters" if ends else ""
+    """Parameters of an arm over its tasks, e.g. "51 to 53 thousand parameters"; "" if unknown."""
+    known = [size for arm in arms if (size := median_of(arm, "params")) is not None]
+    if not known:
+        return ""
+    large = min(known) >= 10_000
+    sizes = [f"{size / 1e3 if large else size:,.0f}" for size in (min(known), max(known))]
+    return f"{' to '.join(dict.fromkeys(sizes))}{' thousand' if large else ''} parameters"
 
 
 def _false_alarms(made: Sequence[Contrast]) -> Iterable[str]:

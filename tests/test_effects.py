@@ -159,14 +159,14 @@ def test_an_lstm_is_its_own_implementation_and_still_compared():
     study = study_of(reference(params=52_000), arm("lstm", -0.2, params=69_000, **lstm))
     assert verdicts(study)["lstm"].verdict == "worse"
     first = findings.verdict(study)[0]
-    assert "an LSTM (69,000 parameters) the reference (52,000 parameters)" in first
+    assert "an LSTM (69 thousand parameters) the reference (52 thousand parameters)" in first
     assert "scores better on counting (+20.0 points)" in first
 
 
 def test_the_lead_claims_no_speed_from_trainings_that_were_not_interleaved(tmp_path):
     told = findings.verdict(accuracy.load(write_ablation(tmp_path / "run")))
-    assert "Beside an LSTM (69,000 parameters) the QRNN (fo, " in told[0]
-    assert ", 52,000 parameters) scores" in told[0]
+    assert "Beside an LSTM (69 thousand parameters) the QRNN (fo, " in told[0]
+    assert ", 52 thousand parameters) scores" in told[0]
     assert [words for words in told if "fast" in words or "per step" in words] == []
 
 
@@ -243,8 +243,8 @@ def test_over_all_tasks_only_what_separates_counts():
 def test_the_words_say_the_answer_first(tmp_path):
     study = accuracy.load(write_ablation(tmp_path / "run"))
     first, second, counting, *_ = findings.verdict(study)
-    size = "(fo, K = 2, 2 layers, 64 units, 52,000 parameters)"
-    assert first.startswith(f"Beside an LSTM (69,000 parameters) the QRNN {size} scores ")
+    size = "(fo, K = 2, 2 layers, 64 units, 52 thousand parameters)"
+    assert first.startswith(f"Beside an LSTM (69 thousand parameters) the QRNN {size} scores ")
     assert second.startswith("Of 18 primary contrasts with the reference on 3 tasks (10 seeds): ")
     assert "better: ifo +20." in counting
     assert deviations.deviations(study) == []
@@ -325,3 +325,10 @@ def test_a_failed_tuning_run_counts_in_the_choice_and_a_divergence_is_told_in_wo
     assert told["arms"] == "ifo (params)"
     rule = "the validation loss rose above 3 times its first value"
     assert told["reason"] == f"{rule} (step 7 to 8 and loss 14 to 15)"
+
+
+def test_the_lead_says_on_which_tasks_nothing_is_shown_and_claims_no_points_there():
+    lstm = {"impl": "lstm_torch", "changes": {"family": "lstm"}, "contrast": "secondary"}
+    study = study_of(reference(), arm("lstm", -0.2, **lstm), arm("ifo", 0.0), arm("f", 0.0))
+    first = findings.verdict(study)[0]
+    assert first == "Beside an LSTM the reference: nothing to be said on counting."

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from harness import board, effects, findings, outcomes
 from harness.accuracy import Ablation
 from harness.contrasts import MARGIN, Estimate
-from harness.effects import BETTER, LITTLE_BETTER, LITTLE_WORSE, WORSE, Contrast
+from harness.effects import BETTER, LITTLE_BETTER, LITTLE_WORSE, UNINFORMATIVE, WORSE, Contrast
 from harness.outcomes import Subject
 from harness.plots import figure, tables
 from harness.summary import listing
@@ -91,7 +91,7 @@ def _numbers(made: list[Contrast]) -> str:
 
 
 def _panel(made: list[Contrast], task: str, who: str) -> str:
-    with figure.drawing(3.75, 0.95 + 0.3 * len(made)) as canvas:
+    with figure.drawing(3.75, 1.1 + 0.3 * len(made)) as canvas:
         axes = canvas.subplots()
         _band(axes, len(made))
         for place, one in enumerate(made):
@@ -102,11 +102,11 @@ def _panel(made: list[Contrast], task: str, who: str) -> str:
                 gaps, np.full(len(gaps), place), s=9, color=colour, alpha=0.35, linewidths=0
             )
             result = Estimate(one.result.mean, *findings.reach(one))
-            _mark(axes, place, result, colour, one.marked)
+            _mark(axes, place, result, colour, _shown(one))
         labels = [
-            f"{'★ ' * one.marked}{one.label} {board.SIGNS.get(one.verdict, '')}" for one in made
+            f"{'★ ' * _shown(one)}{one.label} {board.SIGNS.get(one.verdict, '')}" for one in made
         ]
-        _finish(axes, labels, f"{task}, points above the reference")
+        _finish(axes, labels, task, "points above the reference")
     told = listing([f"{one.label} {findings.difference(one)}, {one.verdict}" for one in made], 20)
     data = pd.DataFrame([_row(one) for one in made])
     words = f"{task}: difference to the reference in points: {told}."
@@ -114,7 +114,7 @@ def _panel(made: list[Contrast], task: str, who: str) -> str:
 
 
 def _overall(over: dict[str, tuple[Estimate, list[str]]], who: str) -> str:
-    with figure.drawing(3.75, 0.95 + 0.3 * len(over)) as canvas:
+    with figure.drawing(3.75, 1.1 + 0.3 * len(over)) as canvas:
         axes = canvas.subplots()
         _band(axes, len(over))
         for place, (found, _) in enumerate(over.values()):
@@ -122,7 +122,12 @@ def _overall(over: dict[str, tuple[Estimate, list[str]]], who: str) -> str:
             colour = figure.GREY if not sure else BLUE if found.value > 0 else RED
             _mark(axes, place, found, colour, True, "D")
         tasks = next(iter(over.values()))[1]
-        _finish(axes, list(over), f"all {len(tasks)} tasks, difference of interquartile means")
+        _finish(
+            axes,
+            list(over),
+            f"all {len(tasks)} tasks that separate",
+            "difference of interquartile means",
+        )
     told = [f"{k} {findings.signed(e.value)} {findings.bracketed(e)}" for k, (e, _) in over.items()]
     words = f"Interquartile mean over {listing(tasks)}, chance 0 and ceiling 100, minus that of "
     words += f"the reference, with paired bootstrap intervals: {listing(told, 20)}."
@@ -147,10 +152,15 @@ def _mark(
                  linewidths=1.4, zorder=3)  # fmt: skip
 
 
-def _finish(axes: Axes, labels: list[str], title: str) -> None:
+def _shown(one: Contrast) -> bool:
+    """Whether a contrast is starred: rejected, on a task on which that says something."""
+    return one.marked and one.verdict != UNINFORMATIVE
+
+
+def _finish(axes: Axes, labels: list[str], title: str, across: str) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
-    axes.set(title=title, xlabel="", ylabel="")
+    axes.set(title=title, xlabel=across, ylabel="")
     axes.grid(axis="x")
 
 
