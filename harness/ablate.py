@@ -16,7 +16,8 @@ from harness import checkpoint, system
 from harness.ablation_cells import Run
 from harness.ablation_cost import Cost, open_count
 from harness.ablation_plan import Plan
-from harness.ablation_rows import FAILED, done_rows, now, row_of, stale_key
+from harness.ablation_rows import done_rows, now, row_of, stale_key
+from harness.accuracy import FAILED, FINAL, standing
 from harness.process import WorkerFailure
 from harness.progress import Progress
 from harness.slots import Answer, Asked, Slot, Slots
@@ -25,6 +26,8 @@ from harness.store import RunFolder
 
 LEAST_S = 2.0
 """No training begins this near to a hard end."""
+HOPELESS = 3
+"""Workers that failed before they were asked, until an implementation is left for the next call."""
 
 
 @dataclass
@@ -33,11 +36,6 @@ class Outcome:
 
     statuses: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
-
-    @property
-    def failed(self) -> int:
-        """Trainings that count as failures."""
-        return sum(self.statuses[word] for word in FAILED)
 
 
 def train_all(
@@ -51,7 +49,8 @@ def train_all(
     """Train what the plan asks for and the folder does not hold; Ctrl-C ends it at once.
 
     Args:
-        rows: those of the folder that may stand; retry: statuses to try again.
+        rows: those of the folder; retry: statuses to try again. What is tried again and does not
+            come to an end keeps the row that it has.
         end: of the monotonic clock: nothing trains beyond it, what is left gets "skipped" rows.
 
     Raises:
@@ -82,10 +81,12 @@ class _Coordinator:
     ) -> None:
         self.plan, self.folder, self.progress, self.end = plan, folder, progress, end
         self.workers = workers(plan)
-        self.newest = {row["row_key"]: row for row in rows}
+        self.newest = standing(rows)
         self.rows = done_rows(rows, retry)
         self.cost, self.outcome = Cost(rows), Outcome()
         self.running: dict[str, str] = {}
+        self.lost: dict[str, list[str]] = {}
+        """By implementation the row_keys of what was given up before it began."""
         self.shared = {
             "run_id": folder.manifest.get("run_id"),
             "plan_hash": plan.plan_hash,
@@ -122,10 +123,15 @@ class _Coordinator:
             if ranked and rank >= ranked[0][0]:
                 continue
             for run in cell.open_runs(self.rows):
-                if run.row_key not in self.running and self._fits(run):
+                if run.row_key not in self.running and self._able(run) and self._fits(run):
                     ranked = [(rank, place, run)]
                     break
         return ranked[0][2] if ranked else None
+
+    def _able(self, run: Run) -> bool:
+        """Whether its worker has not failed to start in this call."""
+        lost = self.lost.get(run.cell.impl, [])
+        return run.row_key not in lost and len(lost) < HOPELESS
 
     def _fits(self, run: Run) -> bool:
         """Whether it can end in time, as far as that is known."""
@@ -171,15 +177,18 @@ class _Coordinator:
         elif failure is None:
             failure = WorkerFailure("interrupted", "Interrupt", "the user asked to stop")
         self._write(row_of(run, self.shared, started_at, found, failure), curve)
-        if failure is not None and failure.status in FAILED:
+        if failure is not None and failure.status == "missing":
+            self.lost.setdefault(run.cell.impl, []).append(run.row_key)
+        if failure is not None and failure.status in (*FAILED, "missing"):
             self.progress.note(f"{failure.status}: {run.cell.label}: {failure.reason}")
 
     def _write(self, row: dict[str, Any], curve: dict[str, Any] | None = None) -> None:
         named = None if curve is None else {"row_key": row["row_key"], **curve}
         self.folder.append_accuracy(row, named)
-        self.newest[row["row_key"]] = row
+        old = self.newest.get(row["row_key"], row)
+        self.newest[row["row_key"]] = standing([old, row])[row["row_key"]]
         self.outcome.statuses[row["status"]] += 1
-        if row["status"] not in ("interrupted", "skipped"):
+        if row["status"] in FINAL:
             self.rows[row["row_key"]] = row
             self.cost.learn(row)
 
@@ -200,11 +209,17 @@ class _Coordinator:
             self.progress.note(f"{adopted} trainings of an earlier plan are the same and stand")
 
     def _skip(self) -> None:
-        """Rows "skipped" for what was not reached, unless they have one."""
+        """Rows "skipped" for what was not reached, unless they have one, or an older result."""
         for cell in self.plan.cells:
             for run in cell.open_runs(self.rows):
-                if self.newest.get(run.row_key, {}).get("status") != "skipped":
+                if self.newest.get(run.row_key, {}).get("status") in (*FINAL, "skipped"):
+                    continue
+                if self._able(run):
                     failure = WorkerFailure("skipped", "Budget", "the time was up before its turn")
+                    self._write(row_of(run, self.shared, now(), failure=failure))
+                elif run.row_key not in self.lost[run.cell.impl]:
+                    why = f"{HOPELESS} workers of {run.cell.impl} failed before they began"
+                    failure = WorkerFailure("missing", "Worker", why)
                     self._write(row_of(run, self.shared, now(), failure=failure))
 
     def _left_s(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -29,6 +30,19 @@ def load_ablation(name_or_path: str) -> Ablation:
     Raises:
         UsageError: no such ablation, or anything in it that is not understood.
     """
+    text, name, where = source(name_or_path)
+    try:
+        return parse(text, name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def source(name_or_path: str) -> tuple[str, str, str]:
+    """Text of an ablation's file, its name, and where it is.
+
+    Raises:
+        UsageError: no such ablation, or a file that cannot be read.
+    """
     given = str(name_or_path)
     if given.endswith(".toml"):
         path = Path(given)
@@ -51,10 +65,7 @@ def load_ablation(name_or_path: str) -> Ablation:
             f"unknown ablation {given!r}{nearest(given, known)} (known: {', '.join(known)}; or "
             "the path of a .toml file)"
         )
-    try:
-        return parse(text, name)
-    except UsageError as error:
-        raise UsageError(f"{given}: {error}") from None
+    return text, name, given
 
 
 def parse(text: str, name: str) -> Ablation:
@@ -74,7 +85,7 @@ def parse(text: str, name: str) -> Ablation:
             raise UsageError(f"no [{key}] table: give one")
     head = _head(table["ablation"])
     own = dict(table["baseline"])
-    reference = Arm(checked.line("name", own.pop("name", "baseline")), {}, "reference")
+    reference = Arm(ablation_arms.named(own.pop("name", "baseline")), {}, "reference")
     baseline = fields.checked(own, "[baseline]")
     fields.check_optimiser(baseline, "[baseline]")
     default = head.pop("budgets")
@@ -85,7 +96,7 @@ def parse(text: str, name: str) -> Ablation:
     )
     if controls:
         arms += ablation_arms.controls(wanted, baseline, arms)
-    ablation_arms.fitting(head, arms, wanted)
+    ablation_arms.fitting(head, baseline, arms, wanted)
     return Ablation(name=name, tasks=wanted, baseline=baseline, arms=tuple(arms), **head)
 
 
@@ -111,7 +122,8 @@ def _head(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rates(key: str, value: Any) -> tuple[float, ...]:
     numbers = isinstance(value, list) and all(
-        isinstance(rate, (int, float)) and not isinstance(rate, bool) and rate > 0 for rate in value
+        isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 < rate < math.inf
+        for rate in value
     )
     if not numbers or len(value) < 3 or sorted(set(value)) != value:
         raise UsageError(f"{key} = {value!r}: give at least 3 ascending numbers above 0")

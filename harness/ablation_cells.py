@@ -15,7 +15,7 @@ from harness.ablation_spec import Arm, Asked
 from harness.changes import Changes
 from impls.nets import NetSpec, OptimiserSpec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever the same run would be trained, stopped or scored differently."""
 
 
@@ -25,7 +25,8 @@ class Probe:
 
     Attributes:
         net: NetSpec's fields that the task decides; steps, batch: of a training batch.
-        sha256: of the evaluation sets; chance: score of a guess on these data.
+        sha256: of the evaluation sets and of a file's training text.
+        chance: score of a guess on these data.
     """
 
     net: dict[str, Any]
@@ -67,6 +68,7 @@ class Run:
             "task": cell.asked.task.name,
             "task_version": cell.asked.task.version,
             "data_sha256": cell.probe.sha256,
+            "options": {k: v for k, v in cell.asked.options.items() if k != "file"},
             "root": cell.root,
             "seed": self.seed,
             "role": self.role,

@@ -13,13 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import ablation_plan, calibration, files, machine, paths, report
+import impls
+from harness import ablation_manifest, ablation_plan, calibration, files, paths, report
 from harness.ablate import Outcome, train_all, workers
-from harness.ablation import load_ablation
+from harness.ablation import load_ablation, source
 from harness.ablation_cost import Cost, open_count
 from harness.ablation_plan import Plan
-from harness.ablation_rows import FINAL, THREADS, done_rows
+from harness.ablation_rows import done_rows
 from harness.ablation_spec import Ablation
+from harness.accuracy import FINAL
 from harness.errors import UsageError, nearest
 from harness.grid import PROTOCOL_VERSION
 from harness.progress import Progress, words
@@ -27,7 +29,7 @@ from harness.stop import InterruptError
 from harness.store import RunFolder, read_manifest
 
 INTERRUPTED = 130
-BROKEN = ("crash", "timeout", "oom_host", "unsupported")
+BROKEN = ("crash", "timeout", "oom_host", "unsupported", "missing")
 """Failures of a program rather than results of an arm: the exit code is 1."""
 
 
@@ -44,12 +46,14 @@ def ablate(
     retry: str | None = None,
     repair: bool = False,
     profile: str | None = None,
+    run: str | None = None,
     end: float = math.inf,
 ) -> int:
     """Train an ablation, or go on with it; returns the exit code.
 
     Args:
-        out: run folder; profile: whose run folder that is, where it is not the ablation's own.
+        out: run folder; profile: whose run folder that is, where it is not the ablation's own;
+            run: that profile as it was given to `quasibench run`.
         only: "task=a,b" or "arm=a,b"; data: "task=file" for tasks on a local file.
         retry: statuses to try again, with commas; again: train everything once more.
         end: of the monotonic clock, beside the ablation's own limit.
@@ -59,7 +63,13 @@ def ablate(
     """
     ablation = _with_data(load_ablation(name), data)
     chosen = ablation_plan.known_implementation(impl or ablation.impl)
-    kept, repeated = _only(ablation, only), _retry(retry)
+    family = ablation.baseline.get("family", "qrnn")
+    if impl is not None and impls.get(impl).family != family:
+        raise UsageError(
+            f"--impl {impl}: computes {impls.get(impl).family!r} layers, the baseline of "
+            f"{ablation.name} is {family!r}; give an implementation of that family"
+        )
+    kept, repeated = _only(ablation, only), FINAL if again else _retry(retry)
     place, owner = out or folder_of(ablation, chosen), profile or f"ablation-{ablation.name}"
     manifest = read_manifest(place, owner, PROTOCOL_VERSION) or {}
     plan = ablation_plan.build(
@@ -69,8 +79,14 @@ def ablate(
         rows, note = files.read_lines(place / "ablation.jsonl")
         if note:
             print(f"quasibench: {note}", file=sys.stderr)
-        show(plan, [] if again else rows, repeated)
+        show(plan, rows, repeated)
         return 0
+    usual = folder_of(ablation, chosen) if profile is None else paths.run_folder(profile)
+    call = ablation_manifest.Call(
+        name=name, text=source(name)[0], impl=None if chosen == ablation.impl else chosen,
+        out=None if place == usual else place, only=only, seeds=seeds, data=data,
+        profile=run or profile,
+    )  # fmt: skip
     until = min(end, time.monotonic() + (ablation.limit_s or math.inf))
     with RunFolder.open(place, owner, PROTOCOL_VERSION, repair=repair) as folder:
         progress = Progress()
@@ -78,9 +94,9 @@ def ablate(
             if any(cell.mode == "wall" for cell in plan.cells):
                 steps = calibration.calibrate(plan, folder, chosen)
                 plan = ablation_plan.build(ablation, chosen, kept, seeds, steps)
-            rows = [] if again else files.read_lines(place / "ablation.jsonl")[0]
+            rows = files.read_lines(place / "ablation.jsonl")[0]
             show(plan, rows, repeated)
-            _describe(plan, folder, chosen)
+            ablation_manifest.describe(plan, folder, chosen, call)
             outcome = train_all(plan, folder, rows, progress, repeated, until)
         except InterruptError:
             return INTERRUPTED
@@ -177,38 +193,6 @@ def _retry(given: str | None) -> frozenset[str]:
             f"{nearest(strange[0], FINAL)} (statuses: {', '.join(sorted(FINAL))})"
         )
     return found
-
-
-def _describe(plan: Plan, folder: RunFolder, impl: str) -> None:
-    """Record in the manifest what was registered, what is asked today and on which machine."""
-    ablation = plan.ablation
-    tasks = {
-        one.task.name: {
-            "about": one.task.about,
-            "version": one.task.version,
-            "metric": one.task.metric,
-            "higher_is_better": one.task.higher_is_better,
-            "chance": one.task.chance,
-            "ceiling": one.task.ceiling,
-            "target": one.target,
-        }
-        for one in ablation.tasks
-        if one.task.name in {cell.asked.task.name for cell in plan.cells}
-    }
-    controls = ablation_plan.separation(ablation)
-    own = {} if "machine" in folder.manifest else {"machine": machine.fingerprint(THREADS)}
-    folder.update_manifest(
-        **own,
-        ablation={
-            "name": ablation.name,
-            "about": ablation.about,
-            "impl": impl,
-            "plan_hash": plan.plan_hash,
-            "deviations": list(plan.deviations),
-            "registered": ablation_plan.registered(ablation),
-            "tasks": {name: {**value, **controls[name]} for name, value in tasks.items()},
-        },
-    )
 
 
 def show(plan: Plan, rows: Sequence[Mapping[str, Any]], retry: frozenset[str]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import impls
-from harness import budgets, rates, seeds
+from harness import budgets, contrasts, course, rates, seeds
 from harness import changes as fields
 from harness.ablation_arms import known_as, trained
 from harness.ablation_cells import PROTOCOL_VERSION, Cell, digest, probe
@@ -18,8 +19,20 @@ from harness.errors import UsageError
 from impls.contract import Placement, SpecError
 from impls.nets import NetSpec
 
-UNREGISTERED = ("name", "about", "impl", "workers", "timeout_s", "limit_s", "checkpoint_s")
+UNREGISTERED = ("name", "about", "impl", "workers", "limit_s", "checkpoint_s")
 """What does not decide a result: not part of the plan's hash."""
+OF_TASK = (
+    "name version metric higher_is_better chance ceiling good bad net batch_size input_size "
+    "evaluated"
+).split()
+"""Fields of a task that decide its scores, or how they are read."""
+RULES: tuple[tuple[ModuleType, str], ...] = (
+    (course, "FIRST SOLVED SOLVED_AT DIVERGED LAST"),
+    (contrasts, "ALPHA MARGIN ENOUGH MOST RESAMPLES TRIMMED LEVEL"),
+    (budgets, "TOLERANCE"),
+    (seeds, "TUNING"),
+)
+"""Constants by which trainings end, are scored and compared."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,8 @@ def registered(ablation: Ablation) -> dict[str, Any]:
     own = {f: getattr(ablation, f) for f in ablation.__dataclass_fields__ if f not in UNREGISTERED}
     own["tasks"] = [
         {
-            "name": one.task.name,
-            "version": one.task.version,
-            "metric": one.task.metric,
+            **{name: getattr(one.task, name) for name in OF_TASK},
             "steps": one.steps,
-            "batch_size": one.task.batch_size,
-            "input_size": one.task.input_size,
             "target": one.target,
             "seeds": one.seeds,
             "arms": one.arms,
@@ -65,7 +74,13 @@ def registered(ablation: Ablation) -> dict[str, Any]:
         for one in ablation.tasks
     ]
     own["arms"] = [asdict(arm) for arm in ablation.arms]
-    return {"protocol_version": PROTOCOL_VERSION, "rule": rates.RULE, **own}
+    rules = {
+        f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
+        for module, names in RULES
+        for name in names.split()
+    }
+    fixed = {"rule": rates.RULE, "rules": rules, "defaults": fields.DEFAULTS}
+    return {"protocol_version": PROTOCOL_VERSION, **fixed, **own}
 
 
 def plan_hash(ablation: Ablation) -> str:

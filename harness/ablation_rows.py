@@ -12,13 +12,11 @@ from typing import Any
 import impls
 from harness import budgets, machine
 from harness.ablation_cells import Run, digest
+from harness.accuracy import FINAL, standing
 from harness.process import WorkerFailure
 from impls.nets import framework_of
 
 THREADS = 1
-FINAL = {"ok", "diverged", "nonfinite", "unsupported", "crash", "timeout", "oom_host"}
-"""Statuses that end a training; "interrupted" and "skipped" ones are trained at the next call."""
-FAILED = FINAL - {"ok"}
 COLUMNS = tuple(
     """
 schema_version record run_id plan_hash trained_under row_key stale_key impl framework device
@@ -116,10 +114,9 @@ def row_of(
 def done_rows(
     rows: list[dict[str, Any]], retry: frozenset[str] = frozenset()
 ) -> dict[str, dict[str, Any]]:
-    """The newest row of each row_key, where it is final, still valid, and not to be tried again."""
-    newest = {row["row_key"]: row for row in rows}
+    """The row of each row_key that stands, is still valid, and not to be tried again."""
     kept = {}
-    for key, row in newest.items():
+    for key, row in standing(rows).items():
         final = row["status"] in FINAL and row["status"] not in retry
         if final and row["stale_key"] == stale_key(row["impl"], row["task"]):
             kept[key] = row

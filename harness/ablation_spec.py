@@ -36,7 +36,7 @@ class Asked:
     """A task of an ablation: where it differs from the task's own values.
 
     Attributes:
-        steps: training steps; target: threshold of steps-to-target and of the early stop.
+        steps: training steps; target: threshold of steps-to-target, nothing else.
         seeds: final seeds; arms: the arms trained on it beside the baseline, None = all.
         options: of `Task.data`, a local file's path, say.
         optional: left out, and said so, where its options lack what it needs.

@@ -4,6 +4,8 @@
 `manifest["ablation"]` the plan as it was registered:
 
     name, impl, plan_hash, deviations (sentences),
+    command: reproduces all of it; call: {ablation (name or path), text, options},
+    plans: [{plan_hash, registered_at, registered}], every plan that was ever registered here,
     registered: {seeds, baseline: {field: value}, learning_rates,
                  arms: [{name, changes, contrast, tasks}], tasks: [{name, seeds, arms}]},
     tasks: {task: {about, version, metric, higher_is_better, chance, ceiling, target, good, bad}}
@@ -15,8 +17,9 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from harness import files
@@ -25,6 +28,11 @@ from harness.files import Row
 from harness.store import SCHEMA_VERSION
 
 ROWS, CURVES = "ablation.jsonl", "curves.jsonl"
+FAILED = ("diverged", "crash", "timeout", "nonfinite", "oom_host", "oom_device", "mismatch")
+"""Statuses of a training that was tried and counts as a failure."""
+FINAL = frozenset({"ok", "unsupported", *FAILED})
+"""Statuses that end a training. Others ("interrupted", "skipped", "missing": nothing came of it)
+leave it open, and never take the place of a final row."""
 FRACTIONS = ("accuracy", "exact_match")
 """Metrics whose own hundredths are points; all others are scaled from chance to ceiling."""
 
@@ -89,6 +97,44 @@ class Ablation:
         return dict(self.planned.get("registered") or {})
 
     @property
+    def command(self) -> str | None:
+        """The command that trains all of it again; None in manifests that do not say it."""
+        return self.planned.get("command")
+
+    @property
+    def plans(self) -> list[Row]:
+        """Every plan registered in the folder, oldest first: plan_hash, registered_at, registered.
+
+        Empty in manifests that keep none.
+        """
+        return [dict(one) for one in self.planned.get("plans") or ()]
+
+    @property
+    def registered_at(self) -> str | None:
+        """When today's plan was registered; None where unknown."""
+        today = self.planned.get("plan_hash")
+        return next((p["registered_at"] for p in self.plans if p["plan_hash"] == today), None)
+
+    @property
+    def foreign(self) -> list[Row]:
+        """Final rows whose training was made under another plan than today's."""
+        today = self.planned.get("plan_hash")
+        return [
+            row for row in self.rows
+            if row["status"] in FINAL and (row.get("trained_under") or row["plan_hash"]) != today
+        ]  # fmt: skip
+
+    @property
+    def before_plan(self) -> list[Row]:
+        """Those of `foreign` that began before today's plan was registered."""
+        since = self.registered_at and datetime.fromisoformat(self.registered_at)
+        return [
+            row
+            for row in self.foreign
+            if not since or datetime.fromisoformat(row["started_at"]) < since
+        ]
+
+    @property
     def baseline(self) -> Row:
         """Every field of the reference arm; {} where unknown."""
         return dict(self.plan.get("baseline") or {})
@@ -136,13 +182,12 @@ def load(folder: str | Path) -> Ablation:
 
 
 def newest(path: Path) -> tuple[list[Row], list[str]]:
-    """The newest line of every row_key, and a note where the last line is torn.
+    """The line of every row_key that counts (see `standing`), and a note on a torn last one.
 
     Raises:
         UsageError: a line of another schema or without a row_key, or a damaged one.
     """
     found, torn = files.read_lines(path)
-    by_key: dict[str, Row] = {}
     for row in found:
         version = row.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION or "row_key" not in row:
@@ -150,9 +195,19 @@ def newest(path: Path) -> tuple[list[Row], list[str]]:
                 f"{path}: a line of schema version {version!r} or without a row_key; this program "
                 f"reads schema version {SCHEMA_VERSION}, start a new run folder"
             )
-        by_key.pop(str(row["row_key"]), None)
-        by_key[str(row["row_key"])] = row
-    return list(by_key.values()), [torn] if torn else []
+    return list(standing(found).values()), [torn] if torn else []
+
+
+def standing(rows: Iterable[Row]) -> dict[str, Row]:
+    """By row_key its newest final row, else its newest one; a curve's line is final."""
+    by_key: dict[str, Row] = {}
+    for row in rows:
+        key = str(row["row_key"])
+        old = by_key.get(key)
+        if old is None or row.get("status", "ok") in FINAL or old["status"] not in FINAL:
+            by_key.pop(key, None)
+            by_key[key] = row
+    return by_key
 
 
 def _run(row: Row) -> tuple[object, ...]:

@@ -30,7 +30,10 @@ def train(profile_name: str, out: Path | None, *, repair: bool) -> int:
     for impl in (load_ablation(profile.ablation).impl, *FALLBACKS):
         reason = impls.missing(impls.get(impl))
         if reason is None:
-            return ablate(profile.ablation, impl, place, repair=repair, profile=profile.name)
+            return ablate(
+                profile.ablation, impl, place,
+                repair=repair, profile=profile.name, run=profile_name,
+            )  # fmt: skip
         reasons.append(f"{impl}: {reason}")
     Progress().note(f"no ablation, nothing here can train: {'; '.join(reasons)}")
     return 0

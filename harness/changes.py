@@ -25,17 +25,18 @@ BUDGETS = ("as_is", "params", "flops", "wall")
 
 Changes = dict[str, Any]
 _HINTS: dict[str, Any] = {"steps": int}
-_DEFAULTS: dict[str, Any] = {}
+DEFAULTS: dict[str, Any] = {}
+"""Value of each field that neither the baseline nor a task names."""
 for _holder in (ModelSpec, NetSpec, OptimiserSpec):
     _HINTS |= typing.get_type_hints(_holder)
-    _DEFAULTS |= {f.name: f.default for f in fields(_holder) if f.name not in BY_TASK}
+    DEFAULTS |= {f.name: f.default for f in fields(_holder) if f.name not in BY_TASK}
 for _name in ("core", "total_steps", "input_size"):
-    _DEFAULTS.pop(_name, None)
+    DEFAULTS.pop(_name, None)
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two sets of fields are the same arm, whichever of them leaves a default out."""
-    return {**_DEFAULTS, **one} == {**_DEFAULTS, **other}
+    return {**DEFAULTS, **one} == {**DEFAULTS, **other}
 
 
 def families() -> tuple[str, ...]:

@@ -12,7 +12,10 @@ import numpy as np
 FIRST = 50
 """The first evaluation is at this part of the training."""
 SOLVED = 2
-"""Evaluations in a row that must reach the target before a training counts as solved."""
+"""Evaluations in a row that must reach `SOLVED_AT` before a training counts as solved."""
+SOLVED_AT = {"accuracy": 0.99, "exact_match": 0.99}
+"""Scores of metrics with ceiling 1 at which hardly anything is left to learn. Errors and bits per
+character never count as solved. The target of a task decides nothing but steps-to-target."""
 DIVERGED = 3.0
 """A validation loss of this many times the first one has diverged."""
 LAST = 2
@@ -57,7 +60,7 @@ class Course:
         """Whether there is nothing left to train."""
         return self.stop is not None or self.done >= self.points[-1]
 
-    def judge(self, loss: float, score: float, target: float, higher_is_better: bool) -> None:
+    def judge(self, loss: float, score: float, metric: str) -> None:
         """Note an evaluation on the validation set and decide, by it alone, whether to stop."""
         self.validation.append(score)
         self.loss.append(loss)
@@ -66,7 +69,7 @@ class Course:
         elif loss > DIVERGED * self.first_loss:
             self.fail("diverged")
         elif len(self.validation) >= SOLVED and all(
-            reached(one, target, higher_is_better) for one in self.validation[-SOLVED:]
+            one >= SOLVED_AT.get(metric, math.inf) for one in self.validation[-SOLVED:]
         ):
             self.stop = "solved"
 

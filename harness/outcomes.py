@@ -15,12 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.accuracy import FAILED as FAILED  # readers of outcomes ask for it here
 from harness.accuracy import Ablation, TaskFacts
 from harness.contrasts import ALPHA, ENOUGH, MARGIN, Paired, paired
 from harness.files import Row
 
-FAILED = ("diverged", "crash", "timeout", "nonfinite", "oom_host", "oom_device", "mismatch")
-"""Statuses of a run that was tried and counts as a failure."""
 Place = tuple[str, str, str]
 """(task, arm, budget mode)."""
 

@@ -95,6 +95,13 @@ class Slot:
     def _answer(self, asked: Asked) -> Answer:
         try:
             worker = self._ready(asked)
+        except InterruptError:
+            self._drop()
+            return Answer(self, asked)
+        except Exception as error:
+            self._drop()
+            return Answer(self, asked, failure=_before(error, asked))
+        try:
             found = worker.call(asked.command, asked.within(asked.timeout_s), **asked.arguments)
             return Answer(self, asked, found)
         except WorkerFailure as failure:
@@ -127,6 +134,19 @@ class Slot:
             with contextlib.suppress(OSError):
                 self._worker.kill()
             self._worker = None
+
+
+def _before(error: Exception, asked: Asked) -> WorkerFailure:
+    """A failure before the question was asked says nothing of what was asked: "missing".
+
+    One that the end of all time brought stays a timeout.
+    """
+    failed = error if isinstance(error, WorkerFailure) else None
+    if failed is not None and failed.status == "timeout" and time.monotonic() >= asked.end:
+        return failed
+    kind = failed.error_type if failed is not None else type(error).__name__
+    reason = failed.reason if failed is not None else str(error)
+    return WorkerFailure("missing", kind, f"before it began: {reason}")
 
 
 class Slots:

@@ -165,9 +165,9 @@ class _Training:
         return float(self.job.data.score(found, batches))
 
     def _evaluate(self) -> None:
-        course, identity = self.course, self.job.identity
+        course = self.course
         loss, score = self._validate()
-        course.judge(loss, score, identity["target"], self.job.task.higher_is_better)
+        course.judge(loss, score, self.job.task.metric)
         test = None
         if course.needs_test and not self.tuning:
             batches = self.job.data.test

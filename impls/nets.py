@@ -154,8 +154,16 @@ class OptimiserSpec:
     def __post_init__(self) -> None:
         _one_of("algorithm", self.algorithm, get_args(Algorithm))
         _one_of("schedule", self.schedule, get_args(Schedule))
-        if not isinstance(self.learning_rate, (int, float)) or not self.learning_rate > 0:
-            raise SpecError(f"learning_rate = {self.learning_rate!r}: give a number above 0")
+        for name in ("learning_rate", "epsilon"):
+            _within(name, getattr(self, name), 0, float("inf"))
+            if not getattr(self, name) > 0:
+                raise SpecError(f"{name} = {getattr(self, name)!r}: give a number above 0")
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
+            raise SpecError(f"betas = {self.betas!r}: give two numbers in [0, 1)")
+        for beta in self.betas:
+            _within("betas", beta, 0.0, 1.0)
+        for name in ("momentum", "smoothing"):
+            _within(name, getattr(self, name), 0.0, 1.0)
         for name in ("weight_decay", "clip_norm", "warmup_steps", "decay_start"):
             _within(name, getattr(self, name), 0, float("inf"))
         if self.schedule == "cosine" and self.total_steps <= self.warmup_steps:

@@ -4,10 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from harness import ablation, ablation_plan, report, seeds, tasks
+from harness import (
+    ablation,
+    ablation_command,
+    ablation_plan,
+    changes,
+    contrasts,
+    course,
+    report,
+    seeds,
+    tasks,
+)
 from harness.cli import main
 from harness.errors import UsageError
 from impls import net_params
+from impls.contract import SpecError
+from impls.nets import OptimiserSpec
 from tests.ablating import K1, text, use_fakes
 
 ONLY = '[[changes]]\nname = "x"\n'
@@ -38,6 +50,26 @@ BAD = {
     "no implementation": (text(ONLY + "dense = true"), "no dense stacks"),
     "not TOML": ("[ablation", "not valid TOML"),
     "unpaired seeds": (text(K1 + "first_seed = 50"), "control"),
+    "a target of nan": (text(K1 + "[task.selective_copy]\ntarget = nan"), "give a number"),
+    "a target of inf": (text(K1 + "[task.selective_copy]\ntarget = inf"), "give a number"),
+    "a target like a guess": (text(K1 + "[task.selective_copy]\ntarget = 0.125"),
+                              "no better than a guess"),
+    "a rate of inf": (text(ONLY + "learning_rate = inf"), "learning_rate"),
+    "a grid up to inf": (text(more="tuning_seeds = 1\nlearning_rates = [1e-3, 1e-2, inf]"),
+                         "ascending"),
+    "one beta": (text(ONLY + "betas = 0.9"), "two numbers"),
+    "three betas": (text(ONLY + "betas = [0.9, 0.9, 0.9]"), "two numbers"),
+    "a task that is a number": ("task = 3\n" + text(), "a table per task"),
+    "a task's table that is a number": (text(K1 + "[task]\nselective_copy = 5"), "give a table"),
+    "a product that is a word": (text(ONLY + 'product = ""'), "a table of lists"),
+    "a product that is zero": (text(ONLY + "product = 0"), "a table of lists"),
+    "a product of nothing": (text(ONLY + "product = {}"), "a table of lists"),
+    "a name with a comma": (text('[[changes]]\nname = "a,b"\nlayers = 1\n'), "without a comma"),
+    "a decoder without a decoder": (text(ONLY + 'decoder = "state"'), "only 'seq2seq' reads"),
+    "a readout of every step": (text(ONLY + 'readout = "mean"'), "only 'sequence' reads"),
+    "a baseline's decoder": (text().replace("layers = 2", "layers = 2\ndecoder_width = 3"),
+                             "[baseline] decoder_width"),
+    "an arm on another task": (text(K1 + 'tasks = ["mqar"]'), "none of the ablation's"),
     "an option of another task": (text(K1 + "[task.selective_copy]\noptions = {file = 1}"), "file"),
 }  # fmt: skip
 
@@ -69,10 +101,26 @@ WORDS = {
     "zero seeds": (["quick", "--seeds", "0"], "--seeds 0: give at least 1"),
     "unknown status": (["quick", "--retry", "crashed"], "did you mean 'crash'?"),
     "unknown implementation": (["quick", "--impl", "torch_nativ"], "torch_native"),
+    "another family": (["quick", "--impl", "lstm_torch"], "'lstm' layers, the baseline of quick"),
     "no core": (["quick", "--impl", "fake_good"], "fake_good"),
     "a file for a task that reads none": (["quick", "--data", "mqar=x.txt"], "no local file"),
     "a file that is not there": (["claim", "--data", "char_lm=nowhere.txt"], "nowhere.txt"),
 }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("betas", 0.9, "two numbers"), ("betas", (0.9,), "two numbers"),
+        ("betas", (0.9, 1.0), "betas = 1.0"), ("betas", (-0.1, 0.9), "betas = -0.1"),
+        ("epsilon", 0.0, "above 0"), ("epsilon", float("nan"), "epsilon"),
+        ("learning_rate", float("inf"), "learning_rate"), ("momentum", 1.0, "momentum"),
+        ("smoothing", -0.1, "smoothing"),
+    ],
+)  # fmt: skip
+def test_an_optimiser_that_cannot_be_is_refused(field, value, message):
+    with pytest.raises(SpecError, match=message):
+        OptimiserSpec(**{field: value})
 
 
 @pytest.mark.parametrize("name", WORDS)
@@ -93,12 +141,24 @@ def test_a_data_file_that_is_one_line_long_is_refused(tmp_path, capsys):
 
 
 def test_a_product_has_an_arm_for_every_pair():
-    product = '[[changes]]\nname = "w"\nproduct = {kernel_width = [1, 4], pooling = ["f", "ifo"]}\n'
+    product = '[[changes]]\nname = "w"\nproduct = {kernel_width = [1, 2], pooling = ["f", "fo"]}\n'
     arms = ablation.parse(text(product), "x").arms[1:]
     assert [arm.changes for arm in arms] == [
-        {"kernel_width": k, "pooling": p} for k in (1, 4) for p in ("f", "ifo")
-    ]
-    assert arms[0].name == "w[kernel_width=1,pooling=f]"
+        {"kernel_width": k, "pooling": p} for k, p in ((1, "f"), (1, "fo"), (2, "f"))
+    ], "the baseline's own cell is no arm"
+    assert arms[0].name == "w[kernel_width=1+pooling=f]"
+    chosen = ablation_command._only(ablation.parse(text(product), "x"), [f"arm={arms[0].name}"])
+    assert chosen == {"arm": {arms[0].name}}
+    betas = '[[changes]]\nname = "b"\nproduct = {betas = [[0.8, 0.9], [0.9, 0.99]]}\n'
+    assert ablation.parse(text(betas), "x").arms[1].name == "b[betas=0.8/0.9]"
+
+
+def test_bits_per_character_may_aim_below_the_tasks_ceiling_and_not_below_zero():
+    given = text().replace("selective_copy", "char_lm") + "[task.char_lm]\ntarget = "
+    assert ablation.parse(given + "0.9", "x").tasks[0].target == 0.9
+    with pytest.raises(UsageError, match="cannot be reached"):
+        ablation.parse(given + "-0.1", "x")
+    assert ablation.load_ablation("claim").tasks[-1].steps == 1000
 
 
 def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_of_them(
@@ -120,12 +180,11 @@ def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_
 
 def test_the_plans_hash_follows_what_decides_results_and_nothing_else():
     plan = ablation.parse(text(), "x")
-    same = ablation.parse(
-        text(timeout="9s", workers=2, checkpoint="3s").replace("small and quick", "words"), "y"
-    )
+    same = ablation.parse(text(workers=2, checkpoint="3s").replace("small and quick", "words"), "y")
     assert ablation_plan.plan_hash(plan) == ablation_plan.plan_hash(same)
     for changed in (
         text(steps=41),
+        text(timeout="9s"),
         text().replace("seeds = 2", "seeds = 3"),
         text(K1.replace("= 1", "= 3")),
         text(K1 + 'contrast = "secondary"'),
@@ -138,11 +197,51 @@ def test_the_plans_hash_follows_what_decides_results_and_nothing_else():
     assert ablation_plan.plan_hash(ablation.parse(text(), "x")) == ablation_plan.plan_hash(plan)
 
 
+def test_the_plans_hash_follows_tasks_defaults_and_the_rules_of_stopping_and_comparing(
+    monkeypatch,
+):
+    plan = ablation.parse(text(), "x")
+    given, one = ablation_plan.plan_hash(plan), plan.tasks[0]
+    for change in (
+        {"good": {}}, {"bad": {}}, {"chance": 0.2}, {"ceiling": 0.9}, {"net": {}},
+        {"higher_is_better": False}, {"evaluated": 99},
+    ):  # fmt: skip
+        other = replace(plan, tasks=(replace(one, task=replace(one.task, **change)),))
+        assert ablation_plan.plan_hash(other) != given, change
+    for module, name in (
+        (course, "SOLVED_AT"), (course, "DIVERGED"), (course, "LAST"), (course, "FIRST"),
+        (contrasts, "ALPHA"), (contrasts, "MARGIN"), (contrasts, "ENOUGH"),
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, 0.5)
+            assert ablation_plan.plan_hash(plan) != given, name
+    for name in ("epsilon", "dropout", "zoneout"):
+        with monkeypatch.context() as patch:
+            patch.setitem(changes.DEFAULTS, name, 0.123)
+            assert ablation_plan.plan_hash(plan) != given, name
+
+
 def test_a_local_file_is_no_part_of_the_registered_plan():
     claim = ablation.load_ablation("claim")
     char_lm = claim.tasks[-1]
     given = (*claim.tasks[:-1], replace(char_lm, options={"file": "mine.txt"}))
     assert ablation_plan.plan_hash(replace(claim, tasks=given)) == ablation_plan.plan_hash(claim)
+
+
+def test_options_are_part_of_a_training_but_no_path_is(tmp_path):
+    claim = ablation.load_ablation("claim")
+    keys = set()
+    for name, evaluated in (("a.txt", 4096), ("b.txt", 4096), ("b.txt", 8192)):
+        file = tmp_path / name
+        file.write_text("".join(f"{n} ships at sea\n" for n in range(6000)))
+        char_lm = replace(claim.tasks[-1], options={"file": str(file), "evaluated": evaluated})
+        ours = replace(claim, tasks=(*claim.tasks[:-1], char_lm), impl="fake_net")
+        cell = ablation_plan.build(ours, None, {"task": {"char_lm"}, "arm": {"fo"}}).cells[0]
+        run = cell.open_runs({})[0]
+        assert str(tmp_path) not in str(run.identity())
+        assert run.identity()["options"] == {"evaluated": evaluated}
+        keys.add(run.row_key)
+    assert len(keys) == 2
 
 
 def test_todays_differences_are_deviations_of_the_same_plan():

@@ -4,10 +4,20 @@ import json
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from harness import ablation_plan, accuracy, after_timing, checkpoint, deviations, report
+from harness import (
+    ablation_plan,
+    accuracy,
+    after_timing,
+    checkpoint,
+    deviations,
+    outcomes,
+    report,
+    slots,
+)  # fmt: skip
 from harness.ablation import load_ablation
 from harness.cli import main
 from harness.grid import PROTOCOL_VERSION
@@ -121,6 +131,51 @@ def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later
     assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
 
 
+def test_training_again_that_is_cut_off_keeps_the_old_results(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    assert ablate(written(tmp_path, steps=400), out, "--seeds", "1") == 0
+    before = accuracy.load(out).rows
+    assert {row["status"] for row in before} == {"ok"}
+    monkeypatch.setenv("FAKE_STEP_S", "0.05")
+    short = written(tmp_path, more='limit = "4s"', steps=400)
+    for words in (["--again"], ["--retry", "ok"]):
+        assert ablate(short, out, "--seeds", "1", *words) == 0
+    rows_now = {row["row_key"]: row for row in accuracy.load(out).rows}
+    assert {row["row_key"]: row for row in before} == rows_now
+    told = [row["status"] for row in rows(out)]
+    assert told.count("ok") == 2
+    assert ablate(written(tmp_path, steps=400), out, "--seeds", "1") == 0
+    assert [row["status"] for row in rows(out)] == told, "a result that stands was trained again"
+
+
+def test_a_worker_that_fails_before_it_trains_is_no_score_of_the_arm(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        absent = SimpleNamespace(requires=("no_such_module_anywhere",))
+        patch.setattr(slots, "impls", SimpleNamespace(get=lambda name: absent))
+        out = tmp_path / "run"
+        assert ablate(written(tmp_path), out) == 1
+    first = rows(out)
+    assert [row["status"] for row in first] == ["missing"] * 4
+    assert "no_such_module_anywhere" in first[0]["error_msg"]
+    study = accuracy.load(out)
+    found = outcomes.arms(study, outcomes.subjects(study)[0])
+    assert all(arm.scores == {} for arm in found.values()), "counted as chance"
+    assert ablate(written(tmp_path), out) == 0
+    assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
+
+
+def test_only_a_result_takes_the_place_of_a_result():
+    def row(status, number):
+        return {"row_key": "k", "status": status, "number": number}
+
+    for word in ("skipped", "interrupted", "missing"):
+        for result in ("ok", "crash", "diverged", "timeout", "unsupported"):
+            given = [row(word, 0), row(result, 1), row(word, 2)]
+            assert accuracy.standing(given)["k"]["number"] == 1
+            assert accuracy.standing([*given, row("ok", 3)])["k"]["number"] == 3
+        assert accuracy.standing([row("skipped", 0), row(word, 1)])["k"]["number"] == 1
+
+
 def wait_for(there, seconds=40):
     deadline = time.monotonic() + seconds
     while not there() and time.monotonic() < deadline:
@@ -189,6 +244,19 @@ def test_a_row_of_another_plan_stands_where_the_training_is_the_same(tmp_path):
     assert {row["arm"] for row in later if not row["trained_under"]} == {"k4"}
     manifest = json.loads((out / "manifest.json").read_text())
     assert {row["plan_hash"] for row in later} == {manifest["ablation"]["plan_hash"]}
+    study = accuracy.load(out)
+    assert {row["arm"] for row in study.before_plan} == {"k2", "k1"}
+    assert len(study.before_plan) == 4
+    assert [one["plan_hash"] for one in study.plans] == [
+        before[0]["plan_hash"], later[0]["plan_hash"]
+    ]  # fmt: skip
+    assert ablate(written(tmp_path), out) == 0, "back to the first plan"
+    study = accuracy.load(out)
+    assert study.plans[0]["plan_hash"] == before[0]["plan_hash"]
+    assert len(study.plans) == 2
+    assert study.registered_at == study.plans[0]["registered_at"]
+    assert {row["arm"] for row in study.foreign} <= {"k4"}
+    assert study.before_plan == []
 
 
 @pytest.mark.slow
@@ -219,7 +287,7 @@ def test_a_speed_profile_trains_its_ablation_in_its_own_folder_by_what_is_there(
     absent = {"torch_native": "no compiler"}
     monkeypatch.setattr(after_timing.impls, "missing", lambda card: absent.get(card.name))
     after_timing.train("default", tmp_path, repair=True)
-    more = {"repair": False, "profile": "default"}
+    more = {"repair": False, "profile": "default", "run": "default"}
     assert asked == [
         (("quick", "torch_native", tmp_path), more),
         (("quick", "torch_eager", tmp_path), more | {"repair": True}),

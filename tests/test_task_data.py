@@ -85,6 +85,22 @@ def test_char_lm_evaluates_the_end_of_the_text_and_trains_on_its_start(novel):
     }  # fmt: skip
 
 
+def test_the_hash_follows_the_training_text_of_a_file(tmp_path, novel, intents):
+    path, text = tmp_path / "other.txt", story()
+    path.write_text(text[1] + text[0] + text[2:])
+    assert text[0] != text[1]
+    task = tasks.get("char_lm")
+    assert task.data(0, {"file": str(path)}).sha256 != task.data(0, {"file": novel}).sha256
+    lines = [f"{label}\t{text}" for label, text in rows()]
+    trained = {e.text for e in labelled.of_file(intents)["train"]}
+    label, line = next(row for row in rows() if row[1] in trained)
+    kept = [text for text in lines if text != f"{label}\t{line}"]
+    fewer = tmp_path / "fewer.tsv"
+    fewer.write_text("\n".join(kept))
+    task = tasks.get("text_classification")
+    assert task.data(0, {"file": str(fewer)}).sha256 != task.data(0, {"file": intents}).sha256
+
+
 def test_char_lm_chance_is_the_bits_of_letter_frequencies(novel):
     data = tasks.get("char_lm").data(3, {"file": novel, "evaluated": 0})
     text = story()

@@ -41,11 +41,11 @@ def test_evaluations_are_log_spaced_and_end_with_the_last_step():
     assert evaluation_steps(3, 12) == [1, 2, 3]
 
 
-def course(*scores, points=(1, 2, 4, 8, 16), loss=1.0, target=0.9):
+def course(*scores, points=(1, 2, 4, 8, 16), loss=1.0):
     made = Course(list(points), first_loss=1.0)
     for at, score in zip(points, scores, strict=False):
         made.done = at
-        made.judge(loss, score, target, higher_is_better=True)
+        made.judge(loss, score, "accuracy")
         made.test.append(score - 0.1 if made.needs_test else None)
         if made.ended:
             break
@@ -59,20 +59,29 @@ def test_the_final_score_is_the_mean_of_the_last_two_evaluations_not_the_best():
     assert made.final(made.test) == pytest.approx(0.45)
 
 
-def test_two_evaluations_at_the_target_stop_and_their_score_is_carried_forward():
-    made = course(0.5, 0.95, 0.91, 0.0, 0.0)
+def test_two_evaluations_at_99_percent_stop_and_their_score_is_carried_forward():
+    made = course(0.5, 0.995, 0.99, 0.0, 0.0)
     assert (made.stop, made.done) == ("solved", 4)
-    assert made.final(made.test) == pytest.approx(0.81)
-    assert made.carried(made.validation) == [0.5, 0.95, 0.91, 0.91, 0.91]
+    assert made.final(made.test) == pytest.approx(0.89)
+    assert made.carried(made.validation) == [0.5, 0.995, 0.99, 0.99, 0.99]
     assert made.steps_to(0.9, higher_is_better=True) == 2
-    assert course(0.95, 0.5, 0.95, 0.5, 0.5).stop is None, "one evaluation is not enough"
+    assert course(0.995, 0.5, 0.995, 0.5, 0.5).stop is None, "one evaluation is not enough"
 
 
-def test_an_error_below_its_target_is_solved_too():
-    made = Course([1, 2, 3], first_loss=1.0)
-    for score in (0.009, 0.008):
-        made.judge(0.1, score, 0.01, higher_is_better=False)
-    assert made.stop == "solved"
+def test_a_score_below_99_percent_an_error_or_bits_never_end_a_training_early():
+    assert course(*[0.989] * 5).stop is None, "cut off where more was to be learned"
+    for metric, score in (("mse", 0.0), ("bits_per_character", 1.0), ("bits_per_character", 0.0)):
+        made = Course([1, 2, 3], first_loss=1.0)
+        for _ in made.points:
+            made.judge(0.1, score, metric)
+        assert made.stop is None
+
+
+def test_no_training_ends_at_its_target():
+    job = train.Job(identity(target=0.01, steps=6), {})
+    end = train.run(job)["row"]
+    assert (end["stop_reason"], end["steps_done"]) == ("budget", 6)
+    assert end["steps_to_target"] == 1
 
 
 def test_a_loss_of_three_times_the_first_has_diverged_and_has_no_score():
@@ -84,7 +93,7 @@ def test_a_loss_of_three_times_the_first_has_diverged_and_has_no_score():
 
 
 def test_the_area_is_over_the_logarithm_of_steps():
-    assert course(0.0, 0.0, 1.0, 1.0, 1.0, target=2.0).auc() == pytest.approx(0.625)
+    assert course(0.0, 0.0, 1.0, 1.0, 1.0).auc() == pytest.approx(0.625)
     assert course(*[0.7] * 5).auc() == pytest.approx(0.7)
 
 

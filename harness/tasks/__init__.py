@@ -20,6 +20,8 @@ from impls.nets import Batch
 
 Score = Callable[[Sequence[np.ndarray], Sequence[Batch]], float]
 Options = Mapping[str, object]
+EVALUATION = (4, 128)
+"""Batches and sequences per batch of each evaluation set of a synthetic task."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TaskData:
         tuning: the set that a learning-rate grid looks at, and nothing else.
         score: the task's metric of `Trainer.outputs` over the same batches in the same order.
         sha256: of the task's name, version and evaluation sets (which may make a batch only when
-            it is asked for).
+            it is asked for), and of a training text that comes from a file.
         net: NetSpec's fields without `core`; `Task.net` with the sizes that the data decide.
         chance: score of a guess that ignores the input, on these data.
         text: symbols of an output as text, where the task has any.
@@ -67,6 +69,8 @@ class Task:
         input_size: embedding or bottleneck width, or features of dense inputs.
         make: `(run_root, options) -> TaskData`, reached through `data`.
         options: name and meaning of each option that `data` accepts.
+        evaluated: sequences, or characters, of each evaluation set by default; 0 = a share of a
+            fixed set, which `version` names.
         recipe: what reaches `target` in `steps` steps outside of ablations: "core" (ModelSpec
             fields), "net" (NetSpec fields), "optimiser" (OptimiserSpec fields); empty = none.
     """
@@ -88,6 +92,7 @@ class Task:
     make: Callable[[int, Options], TaskData] = field(repr=False)
     options: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluated: int = EVALUATION[0] * EVALUATION[1]
 
     def data(self, run_root: int, options: Options | None = None) -> TaskData:
         """The examples of the run with this 64-bit root seed.

@@ -32,6 +32,12 @@ class Corpus:
     alphabet: str
     parts: dict[str, np.ndarray]
 
+    @property
+    def trained(self) -> bytes:
+        """The alphabet, then the training text."""
+        alphabet = self.alphabet.encode("utf-32-le", "surrogatepass")
+        return alphabet + self.parts["train"].tobytes()
+
 
 def corpus(pieces: dict[str, str]) -> Corpus:
     """Numbers for characters; the alphabet is that of all parts, so none is unknown anywhere."""
@@ -157,7 +163,7 @@ def _data(run_root: int, options: Options) -> TaskData:
         test=sets["test"],
         tuning=sets["tuning"],
         score=bits,
-        sha256=fingerprint(task.name, VERSION, sets.values()),
+        sha256=fingerprint(task.name, VERSION, sets.values(), text.trained),
         net=task.net | {"vocabulary": size, "outputs": size},
         chance=unigram_bits(text, "test"),
         text=lambda symbols: "".join(text.alphabet[s] for s in symbols),
@@ -183,6 +189,7 @@ task = Task(
     steps=1000,
     input_size=64,
     make=_data,
+    evaluated=EVALUATED,
     options={
         "file": "path of a UTF-8 text to learn instead",
         "source": "known text: tinyshakespeare (default) or ptb, from $QUASIBENCH_DATA or the web",

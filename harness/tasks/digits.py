@@ -97,4 +97,5 @@ task = Task(
     steps=350,
     input_size=1,
     make=_data,
+    evaluated=0,
 )  # fmt: skip

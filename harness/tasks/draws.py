@@ -10,11 +10,9 @@ from zlib import crc32
 
 import numpy as np
 
-from harness.tasks import TaskData
+from harness.tasks import EVALUATION, TaskData
 from impls.nets import Batch
 
-EVALUATION = (4, 128)
-"""Batches and sequences per batch of each evaluation set of a synthetic task."""
 Draw = Callable[[np.random.Generator, int], Batch]
 
 
@@ -71,9 +69,17 @@ def _arrays(batches: Sequence[Batch]) -> Iterator[tuple[str, np.ndarray]]:
                 yield part.name, np.asarray(value)
 
 
-def fingerprint(name: str, version: int, sets: Iterable[Sequence[Batch]]) -> str:
-    """sha256 of a task's name, version and the arrays of its evaluation sets, in order."""
+def fingerprint(
+    name: str, version: int, sets: Iterable[Sequence[Batch]], trained: bytes = b""
+) -> str:
+    """sha256 of a task's name, version and the arrays of its evaluation sets, in order.
+
+    Args:
+        trained: what is trained on, where no seed draws it.
+    """
     digest = hashlib.sha256(f"{name} {version}".encode())
+    if trained:
+        digest.update(hashlib.sha256(trained).digest())
     for batches in sets:
         digest.update(b"set")
         for part, value in _arrays(batches):

@@ -174,6 +174,7 @@ task = Task(
     steps=1200,
     input_size=64,
     make=_data,
+    evaluated=0,
     recipe={
         "core": {"hidden_size": 128, "layers": 2, "kernel_width": 3, "pooling": "fo"},
         "net": {"reversed_source": True},

@@ -74,7 +74,7 @@ class Corpus:
     labels: tuple[str, ...]
 
     def lines(self, part: str) -> Iterator[str]:
-        """What the evaluation set of this name is made of, for the hash."""
+        """What the set of this name is made of, for the hash."""
         mine = self.parts[part]
         yield f"{part} {self.labels} {FEATURES} {PREFIX!r}"
         for rows, label in zip(mine.rows, mine.labels, strict=True):
@@ -167,7 +167,7 @@ def _data(run_root: int, options: Options) -> TaskData:
         test=sets["test"],
         tuning=sets["tuning"],
         score=accuracy,
-        sha256=digest_of(task.name, VERSION, (corpus.lines(part) for part in parts)),
+        sha256=digest_of(task.name, VERSION, (corpus.lines(part) for part in ("train", *parts))),
         net=task.net | {"outputs": len(corpus.labels)},
         chance=float((corpus.parts["test"].labels == commonest).mean()),
     )
@@ -192,6 +192,7 @@ task = Task(
     steps=772,  # two epochs of SNIPS
     input_size=256,
     make=_data,
+    evaluated=EVALUATED,
     options={
         "file": "path of a .jsonl (text, label) or .tsv (label, tab, text) file",
         "source": "known set: snips (default) or imdb, from $QUASIBENCH_DATA or the web",
