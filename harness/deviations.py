@@ -31,16 +31,22 @@ def deviations(study: Ablation) -> list[str]:
 
 
 def _earlier(study: Ablation) -> Iterable[str]:
-    """Trainings that were made under another plan than the registered one."""
-    registered = study.planned.get("plan_hash")
-    under = [str(row.get("trained_under") or row["plan_hash"]) for row in study.rows]
-    other = [found for found in under if found != registered]
-    if other:
-        hashes = listing([found[:12] for found in dict.fromkeys(other)], 3)
+    """Other plans of the folder, and the trainings that were made under them."""
+    if len(study.plans) > 1:
+        since = f" at {study.registered_at}" if study.registered_at else ""
         yield (
-            f"{len(other)} of {count(len(under), 'training')} were made before this plan was "
-            f"registered, under {hashes}."
+            f"{len(study.plans)} plans were registered in this folder; the page is of the last "
+            f"one, registered{since}."
         )
+    foreign, before = study.foreign, study.before_plan
+    late = [row for row in foreign if row not in before]
+    for rows, when in ((before, "before"), (late, "after")):
+        if rows:
+            under = dict.fromkeys(str(r.get("trained_under") or r["plan_hash"])[:12] for r in rows)
+            yield (
+                f"{len(rows)} of {count(len(study.rows), 'training')} were made {when} this plan "
+                f"was registered, under {listing(list(under), 3)}."
+            )
 
 
 def _few_tuned(study: Ablation) -> Iterable[str]:
@@ -170,6 +176,8 @@ def _ends(values: list[float]) -> str:
 
 def command(study: Ablation) -> str:
     """The command that trains all of it again, or goes on where it stopped."""
+    if study.command:
+        return study.command
     words = ["python -m harness ablate", str(study.planned.get("name") or "")]
     impl = study.planned.get("impl")
     return " ".join([*filter(None, words), *([f"--impl {impl}"] if impl else [])])

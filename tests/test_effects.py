@@ -301,6 +301,19 @@ def test_trainings_from_before_the_plan_are_counted_though_it_adopted_them():
     assert told == "10 of 10 trainings were made before this plan was registered, under older."
 
 
+def test_the_plans_of_a_folder_and_what_was_made_under_each_are_told():
+    plans = [{"plan_hash": "older", "registered_at": "2026-11-01T00:00:00+00:00"},
+             {"plan_hash": "abc", "registered_at": "2026-11-02T00:00:00+00:00"}]  # fmt: skip
+    old = {"trained_under": "older", "started_at": "2026-11-01T10:00:00+00:00"}
+    late = {"plan_hash": "older", "started_at": "2026-11-03T10:00:00+00:00"}
+    rows = reference(seeds=3, **old) + arm("k4", 0.0, 2, **late)
+    study = study_of(rows, planned={"plan_hash": "abc", "plans": plans, "registered": {"seeds": 3}})
+    several, before, after = deviations.deviations(study)[:3]
+    assert several.startswith("2 plans were registered in this folder; the page is of the last")
+    assert before == "3 of 5 trainings were made before this plan was registered, under older."
+    assert after == "2 of 5 trainings were made after this plan was registered, under older."
+
+
 def test_what_rows_lack_or_mix_is_a_deviation_whatever_the_manifest_says():
     arms = [{"name": "fo", "contrast": "reference"},
             {"name": "k4", "contrast": "primary", "budgets": ["as_is", "params"]}]  # fmt: skip
