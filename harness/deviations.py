@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from harness import outcomes
 from harness.accuracy import Ablation
-from harness.course import DIVERGED
 from harness.files import Row
 from harness.outcomes import FAILED, Arm, Subject
 from harness.summary import count, listing
@@ -154,6 +153,8 @@ def _counted(status: str, role: str) -> str:
 
 def _reason(study: Ablation, status: str, rows: list[Row]) -> str:
     """Why trainings stopped that left no message: the rule, the steps and the losses."""
+    from harness.course import DIVERGED  # what trains imports the implementations' contract
+
     rules = {
         "diverged": f"the validation loss rose above {DIVERGED:g} times its first value",
         "nonfinite": "the loss or the score was no finite number",
