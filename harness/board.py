@@ -6,16 +6,34 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from harness import effects, findings, outcomes
+from harness import findings, outcomes
 from harness.accuracy import Ablation
 from harness.contrasts import ENOUGH, MARGIN
-from harness.effects import BETTER, EXPLORATORY, NONE, OPEN, UNINFORMATIVE, WORSE, Contrast
+from harness.effects import (
+    BETTER,
+    EXPLORATORY,
+    LITTLE_BETTER,
+    LITTLE_WORSE,
+    NONE,
+    OPEN,
+    UNINFORMATIVE,
+    WORSE,
+    Contrast,
+)
 
 NOTHING = f"<p>{findings.EMPTY}</p>"
-SIGNS = {BETTER: "▲", WORSE: "▼", NONE: "=", OPEN: "?", EXPLORATORY: "○", UNINFORMATIVE: "∅"}
+SIGNS = {
+    BETTER: "▲", LITTLE_BETTER: "△", WORSE: "▼", LITTLE_WORSE: "▽", NONE: "=", OPEN: "?",
+    EXPLORATORY: "○", UNINFORMATIVE: "∅",
+}  # fmt: skip
+TONES = {
+    BETTER: "up", LITTLE_BETTER: "up", WORSE: "down", LITTLE_WORSE: "down", UNINFORMATIVE: "soft",
+}  # fmt: skip
 MEANINGS = {
     BETTER: "better",
+    LITTLE_BETTER: LITTLE_BETTER,
     WORSE: "worse",
+    LITTLE_WORSE: LITTLE_WORSE,
     NONE: f"no effect: surely within ±{MARGIN:g} point",
     OPEN: "not resolved: neither a difference nor its absence is shown",
     EXPLORATORY: f"exploratory: fewer than {ENOUGH} seeds, no claim",
@@ -37,7 +55,7 @@ def html(study: Ablation) -> str:
             f'<p class="lead">{escape(first)}</p>',
             f"<p>{escape(' '.join(rest))}</p>" * bool(rest),
         ]
-        parts.append(_board(effects.contrasts(study, subject)))
+        parts.append(_board(findings.told_of(study, subject)))
     return "\n".join(parts)
 
 
@@ -49,7 +67,8 @@ def _board(made: Sequence[Contrast]) -> str:
     for label, kind in dict.fromkeys((one.label, one.kind) for one in made):
         own = "".join(_cell(cells.get((label, task))) for task in tasks)
         one = next(one for one in made if one.label == label)
-        what = _changes(one) + ("" if kind == "primary" else ", secondary")
+        changes = "the reference with other seeds" if kind == "control" else _changes(one)
+        what = changes + ("" if kind == "primary" else f", {kind}")
         aside = f'<br><span class="aside">{escape(what.lstrip(", "))}</span>'
         rows.append(f'<tr><th scope="row">{escape(label)}{aside}</th>{own}</tr>')
     head = "".join(f'<th scope="col">{escape(task).replace("_", "_<wbr>")}</th>' for task in tasks)
@@ -58,7 +77,9 @@ def _board(made: Sequence[Contrast]) -> str:
     words = list(dict.fromkeys(one.verdict for one in made if one.verdict in SIGNS))
     key = " · ".join(f"{SIGNS[word]} {MEANINGS[word]}" for word in SIGNS if word in words)
     counted = any("count as chance" in remark for one in made for remark in one.remarks)
-    second = "Second lines: 95 % intervals, below 8 seeds the lowest and the highest seed."
+    second = (
+        "Second lines: 95 % intervals, not corrected; below 8 seeds the lowest and highest seed."
+    )
     failed = " * with runs that failed and count as chance." * counted
     return (
         '<div class="scroll board" tabindex="0" role="region" aria-label="verdicts"><table>'
@@ -83,7 +104,7 @@ def _cell(one: Contrast | None) -> str:
     if one is None or one.result is None:
         words = "–" if one is None else findings.difference(one)
         return f'<td class="soft">{escape(words)}</td>'
-    tone = {BETTER: "up", WORSE: "down", UNINFORMATIVE: "soft"}.get(one.verdict, "")
+    tone = TONES.get(one.verdict, "")
     told = f"{SIGNS[one.verdict]} <b>{findings.signed(one.result.mean)}</b>"
     remarks = f' title="{escape("; ".join(one.remarks))}"' if one.remarks else ""
     note = "*" if any("failed" in remark for remark in one.remarks) else ""

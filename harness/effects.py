@@ -3,7 +3,11 @@
 Set before any run, beside the rules of `harness.outcomes`:
 
 * Holm over the primary contrasts within one task (those without a score count as p = 1),
-  Benjamini-Hochberg over the other contrasts of that task;
+  Benjamini-Hochberg over the other contrasts of that task; both for the test of a difference and
+  for the one of equivalence (TOST);
+* the difference comes first: what its corrected test rejects is "better" or "worse", with "but by
+  less than 1 point" where the corrected TOST holds too; "no effect" needs that TOST and no
+  rejection;
 * fewer than 8 shared seeds are "exploratory", whatever they show;
 * a task whose known-good and known-bad arms do not separate is "uninformative at this budget", and
   so is a contrast of two arms that both stay at chance.
@@ -20,17 +24,30 @@ from harness.accuracy import Ablation
 from harness.contrasts import (
     ALPHA,
     ENOUGH,
+    MARGIN,
     Estimate,
     Paired,
     across_tasks,
     benjamini_hochberg,
     holm,
 )
-from harness.outcomes import Arm, Place, Separation, Subject, arms, separation, shared, versus
+from harness.outcomes import (
+    Arm,
+    Place,
+    Separation,
+    Subject,
+    arms,
+    control,
+    separation,
+    shared,
+    versus,
+)
 
 CEILING, FLOOR = 0.99, 0.02
 """Scaled scores from which on a task is solved, and down from which nothing is learned."""
 BETTER, WORSE, NONE, OPEN = "better", "worse", "no effect", "not resolved"
+A_LITTLE = f", but by less than {MARGIN:g} point"
+LITTLE_BETTER, LITTLE_WORSE = BETTER + A_LITTLE, WORSE + A_LITTLE
 EXPLORATORY, UNINFORMATIVE = "exploratory", "uninformative"
 ABSENT = "no result"
 SEED = 0
@@ -41,10 +58,12 @@ class Contrast:
     """One arm against the reference on one task.
 
     Attributes:
-        kind: "primary" or "secondary"; result: None without a shared seed.
-        p_adjusted: Holm's p of a primary, Benjamini and Hochberg's of a secondary contrast.
-        verdict: "better", "worse", "no effect", "not resolved", "exploratory", "uninformative" or
-            "no result"; remarks: what a reader must know beside it.
+        kind: "primary", "secondary" or "control"; result: None without a shared seed.
+        p_adjusted: Holm's p of a primary (and of a control), Benjamini and Hochberg's of a
+            secondary contrast; p_equivalent: the same of the two one-sided tests.
+        verdict: "better" or "worse", each alone or with "but by less than 1 point", "no effect",
+            "not resolved", "exploratory", "uninformative" or "no result"; remarks: what a reader
+            must know beside it.
     """
 
     subject: Subject
@@ -53,13 +72,14 @@ class Contrast:
     kind: str
     result: Paired | None
     p_adjusted: float = 1.0
+    p_equivalent: float = 1.0
     verdict: str = ABSENT
     remarks: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """The arm, and its budget mode where that is not the usual one."""
-        return self.arm.name if self.arm.mode == "as_is" else f"{self.arm.name} ({self.arm.mode})"
+        return self.arm.label
 
     @property
     def marked(self) -> bool:
@@ -77,6 +97,20 @@ def contrasts(study: Ablation, subject: Subject) -> list[Contrast]:
         if kind in ("primary", "secondary") and reference is not None:
             result = versus(arm, reference)
             raw.append(Contrast(subject, arm, reference, kind, result))
+    return _all_judged(raw, study, subject)
+
+
+def controls(study: Ablation, subject: Subject) -> list[Contrast]:
+    """The reference against itself with other seeds (A/A), judged by the rules of all others.
+
+    No difference is real here, so a "better" or "worse" is a false alarm.
+    """
+    pairs = [pair for task in study.tasks if (pair := control(study, subject, task))]
+    raw = [Contrast(subject, a, b, "control", versus(a, b)) for a, b in pairs]
+    return _all_judged(raw, study, subject)
+
+
+def _all_judged(raw: list[Contrast], study: Ablation, subject: Subject) -> list[Contrast]:
     separated = {name: separation(study, subject, name) for name in study.tasks}
     out = []
     for one in _adjusted(raw, study):
@@ -103,14 +137,16 @@ def _primaries(study: Ablation, task: str) -> int:
 def _adjusted(raw: list[Contrast], study: Ablation) -> list[Contrast]:
     """The contrasts with p values adjusted within their task and kind, order kept."""
     out = list(raw)
-    for kind, method in (("primary", holm), ("secondary", benjamini_hochberg)):
+    methods = {"primary": holm, "secondary": benjamini_hochberg, "control": holm}
+    for kind, method in methods.items():
         for task in dict.fromkeys(one.arm.task.name for one in raw):
             at = [i for i, one in enumerate(raw) if (one.kind, one.arm.task.name) == (kind, task)]
-            ps = [1.0 if (found := raw[i].result) is None else found.p for i in at]
-            if kind == "primary":
-                ps += [1.0] * (_primaries(study, task) - len(ps))
-            for i, p in zip(at, method(ps), strict=False):
-                out[i] = replace(raw[i], p_adjusted=p)
+            known = [raw[i].result for i in at]
+            none = [1.0] * (_primaries(study, task) - len(at) if kind == "primary" else 0)
+            differ = method([1.0 if one is None else one.p for one in known] + none)
+            same = method([1.0 if one is None else one.p_equivalent for one in known] + none)
+            for i, p, q in zip(at, differ, same, strict=False):
+                out[i] = replace(raw[i], p_adjusted=p, p_equivalent=q)
     return out
 
 
@@ -126,11 +162,11 @@ def _judged(one: Contrast, separated: Separation) -> tuple[str, tuple[str, ...]]
         return UNINFORMATIVE, tuple(remarks)
     if one.result.n < ENOUGH:
         return EXPLORATORY, tuple(remarks)
-    if one.result.equivalent:
-        return NONE, tuple(remarks)
+    small = one.p_equivalent < ALPHA
     if one.p_adjusted < ALPHA:
-        return BETTER if one.result.mean > 0 else WORSE, tuple(remarks)
-    return OPEN, tuple(remarks)
+        word = BETTER if one.result.mean > 0 else WORSE
+        return word + A_LITTLE * small, tuple(remarks)
+    return NONE if small else OPEN, tuple(remarks)
 
 
 def _remarks(one: Contrast) -> Iterable[str]:

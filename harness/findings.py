@@ -10,19 +10,33 @@ import numpy as np
 from harness import effects, outcomes
 from harness.accuracy import Ablation
 from harness.contrasts import ENOUGH, Estimate, Paired
-from harness.effects import ABSENT, BETTER, EXPLORATORY, NONE, OPEN, UNINFORMATIVE, WORSE, Contrast
+from harness.effects import (
+    ABSENT,
+    BETTER,
+    EXPLORATORY,
+    LITTLE_BETTER,
+    LITTLE_WORSE,
+    NONE,
+    OPEN,
+    UNINFORMATIVE,
+    WORSE,
+    Contrast,
+)
 from harness.outcomes import Arm, Subject
-from harness.summary import count, listing, number
+from harness.summary import count, listing
 
 EMPTY = "No training run is recorded in this folder; `quasibench ablate` makes some."
-SAID = (BETTER, WORSE, NONE, OPEN, UNINFORMATIVE, ABSENT)
+SAID = (BETTER, LITTLE_BETTER, WORSE, LITTLE_WORSE, NONE, OPEN, UNINFORMATIVE, ABSENT)
 """Verdicts in the order in which they are told."""
 WORDS = {
     EXPLORATORY: f"exploratory, fewer than {ENOUGH} seeds",
     UNINFORMATIVE: "uninformative at this budget",
 }
 
-TURNED = {BETTER: "worse", WORSE: "better", NONE: "equally"}
+TURNED = {
+    BETTER: WORSE, WORSE: BETTER, LITTLE_BETTER: LITTLE_WORSE, LITTLE_WORSE: LITTLE_BETTER,
+    NONE: "equally",
+}  # fmt: skip
 """Verdicts from the reference's side."""
 
 
@@ -74,30 +88,44 @@ def verdict(study: Ablation) -> list[str]:
     out = []
     found = outcomes.subjects(study)
     for subject in found:
-        told = [*answer(study, subject), *by_task(effects.contrasts(study, subject)).values()]
+        told = [*answer(study, subject), *by_task(told_of(study, subject)).values()]
         out += [f"{subject.name}: {told[0]}", *told[1:]] if len(found) > 1 else told
     return out or [EMPTY]
 
 
+def told_of(study: Ablation, subject: Subject) -> list[Contrast]:
+    """The contrasts with the reference, then those of the reference with itself."""
+    return effects.contrasts(study, subject) + effects.controls(study, subject)
+
+
 def answer(study: Ablation, subject: Subject) -> list[str]:
-    """What the speed costs in accuracy, and how many contrasts ended how."""
-    made = effects.contrasts(study, subject)
-    told = [*_beside_lstm(study, made), *_tally(made), *_few_seeds(made)]
+    """What an LSTM scores beside the reference, and how many contrasts ended how."""
+    every = told_of(study, subject)
+    made = [one for one in every if one.kind != "control"]
+    told = [*_beside_lstm(study, made), *_tally(made), *_false_alarms(every), *_few_seeds(every)]
     return told or ["No arm shares a finished seed with the reference yet."]
 
 
 def by_task(made: Sequence[Contrast]) -> dict[str, str]:
-    """Task -> one sentence with every contrast, grouped by its verdict."""
+    """Task -> one sentence with every contrast, grouped by its verdict; controls come last."""
     out = {}
     for task in dict.fromkeys(one.arm.task.name for one in made):
-        own = [one for one in made if one.arm.task.name == task]
+        here = [one for one in made if one.arm.task.name == task]
+        own = [one for one in here if one.kind != "control"]
         parts = [_told(word, [one for one in own if one.verdict == word]) for word in SAID]
         early = [one for one in own if one.verdict == EXPLORATORY and one.result is not None]
         early.sort(key=lambda one: -one.result.mean if one.result else 0.0)
         if early:
             words = listing([f"{one.label} {_higher(one.result)}" for one in early], 12)
             parts.insert(0, f"{words} ({WORDS[EXPLORATORY]})")
-        mean = own[0].reference.mean
+        same = [one for one in here if one.kind == "control" and one.result is not None]
+        parts += [
+            f"the reference with other seeds ({one.label}): {difference(one)}, "
+            f"p {one.result.p:.2g}, {'' if one.marked else 'not '}rejected"
+            for one in same
+            if one.result is not None
+        ]
+        mean = here[0].reference.mean
         level = "no finished run" if math.isnan(mean) else f"{mean:.1f} points"
         head = f"{task} (reference {level})"
         out[task] = f"{head}: {'; '.join(filter(None, parts))}."
@@ -133,29 +161,54 @@ def reference_words(study: Ablation) -> str:
 
 
 def _beside_lstm(study: Ablation, made: Sequence[Contrast]) -> Iterable[str]:
-    """The reference beside an LSTM: time per step, and the score of every task."""
+    """The reference beside an LSTM: the size of both, and the score of every task."""
     own = [one for one in made if is_lstm(one.arm) and one.arm.mode == "as_is"]
-    ratios = [ratio for one in own if (ratio := slower(one.arm, one.reference)) is not None]
     groups: dict[str, list[str]] = {}
     for one in own:
         if one.result is not None:
-            turned = {BETTER: "worse", WORSE: "better", NONE: "equally"}.get(
-                one.verdict, one.verdict
-            )
             gap = 0.0 - one.result.mean
+            turned = TURNED.get(one.verdict, one.verdict)
             if one.verdict == EXPLORATORY:
                 turned = "higher" if gap > 0 else "lower"
-            groups.setdefault(turned, []).append(f"{one.arm.task.name} ({signed(gap)} points)")
-    order = ["better", "higher", "worse", "lower", "equally", OPEN, UNINFORMATIVE]
-    parts = [f"scores {word} on {listing(groups[word])}" for word in order if word in groups]
-    if ratios:
-        times = math.exp(float(np.mean(np.log(ratios))))
-        parts.insert(0, f"trains {number(times, 2)} times as fast per step")
-    if parts:
-        words = reference_words(study)
-        who = f"the QRNN ({words})" if words else "the reference"
+            points = "" if turned == UNINFORMATIVE else f" ({signed(gap)} points)"
+            groups.setdefault(turned, []).append(f"{one.arm.task.name}{points}")
+    order = [BETTER, LITTLE_BETTER, "higher", WORSE, LITTLE_WORSE, "lower", "equally"]
+    scored = [f"{word} on {listing(groups[word], 12)}" for word in order if word in groups]
+    told = [f"scores {listing(scored, 9)}"] if scored else []
+    for word, saying in ((OPEN, "not resolved on"), (UNINFORMATIVE, "nothing to be said on")):
+        told += [f"{saying} {listing(groups[word], 12)}"] if word in groups else []
+    if told:
+        lstm, size = (_size([getattr(one, side) for one in own]) for side in ("arm", "reference"))
+        family = study.baseline.get("family", "qrnn") if study.baseline else "reference"
+        who = "QRNN" if family == "qrnn" else "reference"
+        words = ", ".join(filter(None, [reference_words(study), size]))
+        sides = f"an LSTM{f' ({lstm})' * bool(lstm)} the {who}{f' ({words})' * bool(words)}"
         early = any(one.verdict == EXPLORATORY for one in own)
-        yield f"{'Exploratory: beside' if early else 'Beside'} an LSTM {who} {listing(parts)}."
+        start = "Exploratory: beside" if early else "Beside"
+        yield f"{start} {sides}{'' if scored else ':'} {'; '.join(told)}."
+
+
+def _size(arms: Sequence[Arm]) -> str:
+    """Parameters of an arm over its tasks, e.g. "51 to 53 thousand parameters"; "" if unknown."""
+    known = [size for arm in arms if (size := median_of(arm, "params")) is not None]
+    if not known:
+        return ""
+    large = min(known) >= 10_000
+    sizes = [f"{size / 1e3 if large else size:,.0f}" for size in (min(known), max(known))]
+    return f"{' to '.join(dict.fromkeys(sizes))}{' thousand' if large else ''} parameters"
+
+
+def _false_alarms(made: Sequence[Contrast]) -> Iterable[str]:
+    """How many contrasts of the reference with itself were rejected."""
+    own = [one for one in made if one.kind == "control" and one.result is not None]
+    if own:
+        rejected = sum(one.marked for one in own)
+        seeds = listing([str(n) for n in sorted({o.result.n for o in own if o.result})])
+        yield (
+            f"{rejected} of {count(len(own), 'control contrast')} of the reference with itself "
+            f"under other seeds ({seeds} seeds) {'is' if rejected == 1 else 'are'} rejected at "
+            "5 %; expected none."
+        )
 
 
 def _tally(made: Sequence[Contrast]) -> Iterable[str]:
@@ -164,13 +217,12 @@ def _tally(made: Sequence[Contrast]) -> Iterable[str]:
     if not own:
         return
     amounts = [(word, sum(one.verdict == word for one in own)) for word in (*SAID, EXPLORATORY)]
-    told = listing([f"{amount} {word}" for word, amount in amounts if amount], 8)
+    told = listing([f"{amount} {word}" for word, amount in amounts if amount], 9, "; ")
     tasks = count(len({one.arm.task.name for one in own}), "task")
     seeds = sorted({one.result.n for one in own if one.result is not None})
     ends = " to ".join(str(n) for n in dict.fromkeys([*seeds[:1], *seeds[-1:]]))
     ns = f" ({ends} seeds)" if ends else ""
-    family = "Holm within each task" if any(one.verdict in SAID[:4] for one in own) else ""
-    end = f" ({family})" if family else ""
+    end = " (Holm within each task)" if any(one.verdict in SAID[:6] for one in own) else ""
     yield (
         f"Of {count(len(own), 'primary contrast')} with the reference on {tasks}{ns}: {told}{end}."
     )
@@ -190,16 +242,21 @@ def is_lstm(arm: Arm) -> bool:
     return (next(iter(arm.rows.values())).get("changes") or {}).get("family") == "lstm"
 
 
-def slower(arm: Arm, reference: Arm) -> float | None:
-    """Median time per step of the arm over that of the reference; None where unknown."""
-    times = [median_of(one, "ms_per_step") for one in (arm, reference)]
-    return times[0] / times[1] if times[0] and times[1] else None
+def values_of(arm: Arm, column: str) -> list[float]:
+    """A column over the arm's finished runs, in the order of their seeds; [] where none knows it.
+
+    "cpu_ms" is process CPU time over steps, in ms: training with its evaluations, no start-up.
+    """
+    rows = [row for row in arm.rows.values() if row["status"] == "ok"]
+    if column == "cpu_ms":
+        return [1e3 * float(row["cpu_s"]) / float(row["steps_done"]) for row in rows
+                if row.get("cpu_s") is not None and row.get("steps_done")]  # fmt: skip
+    return [float(row[column]) for row in rows if row.get(column) is not None]
 
 
 def median_of(arm: Arm, column: str) -> float | None:
-    """Median of a column over the arm's finished runs; None where no run knows it."""
-    rows = [row for row in arm.rows.values() if row["status"] == "ok"]
-    known = [float(row[column]) for row in rows if row.get(column) is not None]
+    """Median of `values_of`; None where no run knows it."""
+    known = values_of(arm, column)
     return float(np.median(known)) if known else None
 
 

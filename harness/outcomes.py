@@ -11,7 +11,7 @@ Rules, the same for every arm and set before any run:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,11 @@ class Arm:
         return "secondary" if kind == "primary" and self.mode != "as_is" else kind
 
     @property
+    def label(self) -> str:
+        """The name, and the budget mode where that is not the usual one."""
+        return self.name if self.mode == "as_is" else f"{self.name} ({self.mode})"
+
+    @property
     def mean(self) -> float:
         """Mean points over seeds; nan without any."""
         return float(np.mean(list(self.scores.values()))) if self.scores else float("nan")
@@ -106,7 +111,7 @@ def subjects(study: Ablation) -> list[Subject]:
 
 
 def arms(study: Ablation, subject: Subject) -> dict[Place, Arm]:
-    """The final runs of a subject by (task, arm, budget mode), in the order of the rows.
+    """The final runs of a subject by (task, arm, budget mode), in the order of the plan.
 
     An arm that this implementation never ran is taken from another one of the same framework,
     device and format: an LSTM is its own implementation.
@@ -123,7 +128,15 @@ def arms(study: Ablation, subject: Subject) -> dict[Place, Arm]:
         seeds = groups.setdefault(_place(row), {})
         if row["status"] != "unsupported" or row["seed"] not in seeds:
             seeds[int(row["seed"])] = row
-    return {place: _arm(study.tasks[place[0]], place, rows) for place, rows in groups.items()}
+    order = {name: number for number, name in enumerate(study.arms)}
+    tasks = list(study.tasks)
+
+    def planned(place: Place) -> tuple[int, int, bool]:
+        task, arm, mode = place
+        return tasks.index(task), order.get(arm, len(order)), mode != "as_is"
+
+    places = sorted(groups, key=planned)
+    return {place: _arm(study.tasks[place[0]], place, groups[place]) for place in places}
 
 
 def _near(row: Row, subject: Subject) -> bool:
@@ -180,10 +193,10 @@ def separation(study: Ablation, subject: Subject, task: str) -> Separation:
     return Separation(task, separated, words)
 
 
-def control(study: Ablation, subject: Subject, task: str) -> tuple[Arm, Paired] | None:
-    """The same arm as the reference with other seeds (A/A), and its difference; None: not run.
+def control(study: Ablation, subject: Subject, task: str) -> tuple[Arm, Arm] | None:
+    """The same arm as the reference with other seeds (A/A), and the reference; None: not run.
 
-    The seeds are paired by their order, since they share nothing.
+    Their scores are numbered by the order of their seeds, which share nothing: any pairing will do.
     """
     found = arms(study, subject)
     same = [arm for arm in found.values() if arm.task.name == task and arm.mode == "as_is"]
@@ -192,7 +205,9 @@ def control(study: Ablation, subject: Subject, task: str) -> tuple[Arm, Paired] 
         changed = next(iter(arm.rows.values())).get("changes")
         disjoint = reference and not set(arm.rows) & set(reference.rows)
         if reference and arm.kind == "control" and disjoint and not changed:
-            count = min(len(arm.scores), len(reference.scores))
-            ours, theirs = (list(one.scores.values())[:count] for one in (arm, reference))
-            return (arm, paired(ours, theirs)) if count else None
+            return _numbered(arm), _numbered(reference)
     return None
+
+
+def _numbered(arm: Arm) -> Arm:
+    return replace(arm, scores=dict(enumerate(arm.scores.values())))

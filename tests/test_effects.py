@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import accuracy, deviations, effects, findings, outcomes
+from harness import accuracy, board, deviations, effects, findings, outcomes, plots
 from harness.accuracy import Ablation, TaskFacts
 from harness.errors import UsageError
 from tests.recorded.ablation import write_ablation
@@ -156,20 +156,72 @@ def test_a_second_budget_mode_is_secondary():
 
 def test_an_lstm_is_its_own_implementation_and_still_compared():
     lstm = {"impl": "lstm_torch", "changes": {"family": "lstm"}, "contrast": "secondary"}
-    study = study_of(reference(), arm("lstm", -0.2, ms_per_step=3.0, **lstm))
+    study = study_of(reference(params=52_000), arm("lstm", -0.2, params=69_000, **lstm))
     assert verdicts(study)["lstm"].verdict == "worse"
     first = findings.verdict(study)[0]
-    assert "trains 3.0 times as fast per step" in first
+    assert "an LSTM (69 thousand parameters) the reference (52 thousand parameters)" in first
     assert "scores better on counting (+20.0 points)" in first
 
 
+def test_the_lead_claims_no_speed_from_trainings_that_were_not_interleaved(tmp_path):
+    told = findings.verdict(accuracy.load(write_ablation(tmp_path / "run")))
+    assert "Beside an LSTM (69 thousand parameters) the QRNN (fo, " in told[0]
+    assert ", 52 thousand parameters) scores" in told[0]
+    assert [words for words in told if "fast" in words or "per step" in words] == []
+
+
+def test_a_difference_is_told_before_its_smallness():
+    found = verdicts(study_of(reference(), arm("up", 0.006), arm("down", -0.006), arm("same", 0)))
+    assert {name: one.verdict for name, one in found.items()} == {
+        "up": "better, but by less than 1 point", "down": "worse, but by less than 1 point",
+        "same": "no effect",
+    }  # fmt: skip
+    (told,) = findings.by_task(list(found.values())).values()
+    assert "better, but by less than 1 point: up +0.6" in told
+
+
+def test_no_effect_needs_the_corrected_equivalence():
+    """Alone p = 0.02 suffices; among six primary contrasts Holm makes 0.12 of it."""
+    noise = [0.012, -0.010, 0.009, -0.013, 0.011, -0.008, 0.010, -0.012, 0.011, -0.009]
+    close = rows_of("close", [0.5 + w + n for w, n in zip(WIGGLE, noise, strict=True)])
+    assert verdicts(study_of(reference(), close))["close"].verdict == "no effect"
+    loud = [rows_of(f"a{i}", [0.3, 0.8, 0.5, 0.2, 0.9, 0.4, 0.6, 0.7, 0.1, 0.6]) for i in range(5)]
+    one = verdicts(study_of(reference(), close, *loud))["close"]
+    assert one.result.equivalent
+    assert one.p_equivalent == pytest.approx(6 * one.result.p_equivalent)
+    assert one.verdict == "not resolved"
+
+
+def again(gap=0.0, **more):
+    rows = arm("again", gap, contrast="control", **more)
+    return [row | {"seed": row["seed"] + 100, "row_key": row["row_key"] + "+"} for row in rows]
+
+
 def test_identical_arms_with_other_seeds_are_the_control():
-    other = [row | {"seed": row["seed"] + 100} for row in arm("again", 0.0, contrast="control")]
-    study = study_of(reference(), other)
+    study = study_of(reference(), again())
     (subject,) = outcomes.subjects(study)
-    _, gap = outcomes.control(study, subject, "counting")
-    assert gap.n == 10
-    assert gap.p > 0.05
+    (one,) = effects.controls(study, subject)
+    assert (one.result.n, one.kind, one.verdict) == (10, "control", "no effect")
+    assert effects.contrasts(study, subject) == []
+
+
+def test_a_plan_of_controls_alone_has_a_lead_a_board_and_its_tasks():
+    other = replace(COUNTING, name="other")
+    study = study_of(reference(), again(), reference(task="other"), again(0.2, task="other"),
+                     tasks=(COUNTING, other))  # fmt: skip
+    first, counting, second = findings.verdict(study)
+    assert first == (
+        "1 of 2 control contrasts of the reference with itself under other seeds (10 seeds) "
+        "is rejected at 5 %; expected none."
+    )
+    assert counting.startswith("counting (reference 50.0 points): the reference with other seeds")
+    assert counting.endswith("not rejected.")
+    assert second.endswith("p 0.002, rejected.")
+    shown = board.html(study)
+    assert "the reference with other seeds, control" in shown
+    assert "▲ <b>+20.0</b>" in shown
+    assert "<b>other</b>" in plots.in_words(study).text
+    assert plots.forest(study).text.count("<figure") == 2
 
 
 def test_over_all_tasks_only_what_separates_counts():
@@ -191,7 +243,8 @@ def test_over_all_tasks_only_what_separates_counts():
 def test_the_words_say_the_answer_first(tmp_path):
     study = accuracy.load(write_ablation(tmp_path / "run"))
     first, second, counting, *_ = findings.verdict(study)
-    assert first.startswith("Beside an LSTM the QRNN (fo, K = 2, 2 layers, 64 units) trains 3.")
+    size = "(fo, K = 2, 2 layers, 64 units, 52 thousand parameters)"
+    assert first.startswith(f"Beside an LSTM (69 thousand parameters) the QRNN {size} scores ")
     assert second.startswith("Of 18 primary contrasts with the reference on 3 tasks (10 seeds): ")
     assert "better: ifo +20." in counting
     assert deviations.deviations(study) == []
@@ -233,6 +286,62 @@ def test_what_differs_from_the_plan_is_listed(tmp_path):
     next(row for row in rows if row["role"] == "tune")["seed"] = 4
     (folder / "ablation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     told = " ".join(deviations.deviations(accuracy.load(folder)))
-    expected = ["1 run of", "under another plan", "counting: no run of k4"]
+    expected = ["before this plan was registered, under another", "counting: no run of k4"]
     expected += ["mqar: 1 of 10 seeds (interrupted) of f", "Seeds 4 tuned the learning rate"]
     assert [words for words in expected if words not in told] == []
+
+
+def study_with(planned, *groups):
+    return study_of(*groups, planned={"plan_hash": "abc", "registered": planned})
+
+
+def test_trainings_from_before_the_plan_are_counted_though_it_adopted_them():
+    old = [row | {"trained_under": "older"} for row in reference()]
+    told = deviations.deviations(study_with({"seeds": 10}, old))[0]
+    assert told == "10 of 10 trainings were made before this plan was registered, under older."
+
+
+def test_the_plans_of_a_folder_and_what_was_made_under_each_are_told():
+    plans = [{"plan_hash": "older", "registered_at": "2026-11-01T00:00:00+00:00"},
+             {"plan_hash": "abc", "registered_at": "2026-11-02T00:00:00+00:00"}]  # fmt: skip
+    old = {"trained_under": "older", "started_at": "2026-11-01T10:00:00+00:00"}
+    late = {"plan_hash": "older", "started_at": "2026-11-03T10:00:00+00:00"}
+    rows = reference(seeds=3, **old) + arm("k4", 0.0, 2, **late)
+    study = study_of(rows, planned={"plan_hash": "abc", "plans": plans, "registered": {"seeds": 3}})
+    several, before, after = deviations.deviations(study)[:3]
+    assert several.startswith("2 plans were registered in this folder; the page is of the last")
+    assert before == "3 of 5 trainings were made before this plan was registered, under older."
+    assert after == "2 of 5 trainings were made after this plan was registered, under older."
+
+
+def test_what_rows_lack_or_mix_is_a_deviation_whatever_the_manifest_says():
+    arms = [{"name": "fo", "contrast": "reference"},
+            {"name": "k4", "contrast": "primary", "budgets": ["as_is", "params"]}]  # fmt: skip
+    planned = {"seeds": 10, "tuning_seeds": 2, "arms": arms, "tasks": [{"name": "counting"}]}
+    changed = [row | {"stale_key": "new"} for row in arm("k4", 0.1)]
+    tuned = [row | {"role": "tune", "seed": 1000} for row in reference()[:1]]
+    rows = reference(seeds=8, stale_key="old"), changed, tuned
+    told = " ".join(deviations.deviations(study_with(planned, *rows)))
+    expected = ["counting: 2 of 10 seeds of fo", "no run in budget mode params of k4"]
+    expected += ["Code or machine changed between final runs that are compared: counting ("]
+    expected += ["Fewer than 2 tuning seeds chose the learning rate of counting fo"]
+    assert [words for words in expected if words not in told] == []
+
+
+def test_a_failed_tuning_run_counts_in_the_choice_and_a_divergence_is_told_in_words():
+    wild = [row | {"steps_done": 7 + row["seed"], "role": "tune", "seed": 1000 + row["seed"]}
+            for row in rows_of("ifo", ["diverged"] * 2, budget_mode="params")]  # fmt: skip
+    study = study_of(reference(), wild)
+    curves = {row["row_key"]: {"loss": [2.8, 14.0 + row["seed"] - 1000]} for row in wild}
+    (told,) = deviations.failures(replace(study, curves=curves))
+    assert told["counts as"] == "chance in the choice of the rate"
+    assert told["arms"] == "ifo (params)"
+    rule = "the validation loss rose above 3 times its first value"
+    assert told["reason"] == f"{rule} (step 7 to 8 and loss 14 to 15)"
+
+
+def test_the_lead_says_on_which_tasks_nothing_is_shown_and_claims_no_points_there():
+    lstm = {"impl": "lstm_torch", "changes": {"family": "lstm"}, "contrast": "secondary"}
+    study = study_of(reference(), arm("lstm", -0.2, **lstm), arm("ifo", 0.0), arm("f", 0.0))
+    first = findings.verdict(study)[0]
+    assert first == "Beside an LSTM the reference: nothing to be said on counting."

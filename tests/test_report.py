@@ -162,7 +162,8 @@ def test_the_floor_page_says_what_was_met_and_missed(pages):
 def test_the_ablation_page_says_the_answer_first_and_hides_nothing(pages):
     text = re.sub(r"\s+", " ", pages["ablation"])
     top = text[: text.index("How to read this page")]
-    assert "Beside an LSTM the QRNN" in top
+    assert "Beside an LSTM (69 thousand parameters) the QRNN" in top
+    assert "fast" not in top
     assert "Of 6 primary contrasts with the reference on 2 tasks (8 seeds)" in top
     assert re.search(r"▲ <b>\+2\d\.\d</b>", top)
     reasons = [message for (task, _, _), (_, message) in MISHAPS.items() if task != "mqar"]

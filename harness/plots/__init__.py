@@ -4,7 +4,9 @@ Each function takes what `harness.results` reads and returns an object that a no
 """
 
 from harness.plots.ablation import answer, forest, in_words
-from harness.plots.costs import by_depth, score_and_cost, step_times
+from harness.plots.accord import implementations
+from harness.plots.costs import score_and_cost, step_times
+from harness.plots.depth import by_depth
 from harness.plots.equivalence import claims, error_maps, failed_claims, gate, proof
 from harness.plots.grids import paper, speedup_maps
 from harness.plots.learning import learning_curves, learning_rates, steps_to_target
@@ -27,6 +29,7 @@ __all__ = [
     "floor",
     "forest",
     "gate",
+    "implementations",
     "in_words",
     "learning_curves",
     "learning_rates",

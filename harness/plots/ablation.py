@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from harness import board, effects, findings, outcomes
 from harness.accuracy import Ablation
 from harness.contrasts import MARGIN, Estimate
-from harness.effects import BETTER, WORSE, Contrast
+from harness.effects import BETTER, LITTLE_BETTER, LITTLE_WORSE, UNINFORMATIVE, WORSE, Contrast
 from harness.outcomes import Subject
 from harness.plots import figure, tables
 from harness.summary import listing
@@ -32,7 +32,7 @@ def in_words(study: Ablation) -> figure.Html:
     """Task by task in sentences; whether each task separates; identical arms (A/A)."""
     parts = []
     for subject in (found := outcomes.subjects(study)):
-        told = findings.by_task(effects.contrasts(study, subject))
+        told = findings.by_task(findings.told_of(study, subject))
         items = [
             f"<li><b>{escape(task)}</b> {escape(words.removeprefix(task))}"
             f"<br>{escape(_checked(study, subject, task))}</li>"
@@ -44,25 +44,17 @@ def in_words(study: Ablation) -> figure.Html:
 
 
 def _checked(study: Ablation, subject: Subject, task: str) -> str:
-    """What the task asks, whether it separates, and what identical arms did."""
+    """What the task asks, and whether it separates."""
     found = outcomes.separation(study, subject, task)
     about = f"{study.tasks[task].about.rstrip('.')}. ".lstrip(". ")
-    words = f"{about}Separation: {found.words}."
-    identical = outcomes.control(study, subject, task)
-    if identical is None:
-        return words
-    arm, gap = identical
-    return (
-        f"{words} Identical arms with other seeds ({arm.name}): difference "
-        f"{findings.signed(gap.mean)} {findings.bracketed(gap)}, p {gap.p:.2g}."
-    )
+    return f"{about[:1].upper()}{about[1:]}Separation: {found.words}."
 
 
 def forest(study: Ablation) -> figure.Html:
     """Differences to the reference with intervals and single seeds, a panel per task; over all."""
     parts = []
     for subject in (found := outcomes.subjects(study)):
-        made = [one for one in effects.contrasts(study, subject) if one.result is not None]
+        made = [one for one in findings.told_of(study, subject) if one.result is not None]
         panels = []
         for task in dict.fromkeys(one.arm.task.name for one in made):
             panels.append(_panel([o for o in made if o.arm.task.name == task], task, subject.name))
@@ -85,6 +77,7 @@ def _numbers(made: list[Contrast]) -> str:
             "difference": findings.difference(one),
             "p": f"{one.result.p:.2g}",
             "corrected p": f"{one.p_adjusted:.2g}",
+            "corrected p within ±1": f"{one.p_equivalent:.2g}",
             "better in": f"{100 * one.result.improved:.0f} % of seeds",
             "dz": "–" if one.result.dz is None else f"{one.result.dz:.2f}".replace("-", "−"),
             "verdict": one.verdict,
@@ -98,7 +91,7 @@ def _numbers(made: list[Contrast]) -> str:
 
 
 def _panel(made: list[Contrast], task: str, who: str) -> str:
-    with figure.drawing(3.75, 0.95 + 0.3 * len(made)) as canvas:
+    with figure.drawing(3.75, 1.1 + 0.3 * len(made)) as canvas:
         axes = canvas.subplots()
         _band(axes, len(made))
         for place, one in enumerate(made):
@@ -109,11 +102,11 @@ def _panel(made: list[Contrast], task: str, who: str) -> str:
                 gaps, np.full(len(gaps), place), s=9, color=colour, alpha=0.35, linewidths=0
             )
             result = Estimate(one.result.mean, *findings.reach(one))
-            _mark(axes, place, result, colour, one.marked)
+            _mark(axes, place, result, colour, _shown(one))
         labels = [
-            f"{'★ ' * one.marked}{one.label} {board.SIGNS.get(one.verdict, '')}" for one in made
+            f"{'★ ' * _shown(one)}{one.label} {board.SIGNS.get(one.verdict, '')}" for one in made
         ]
-        _finish(axes, labels, f"{task}, points above the reference")
+        _finish(axes, labels, task, "points above the reference")
     told = listing([f"{one.label} {findings.difference(one)}, {one.verdict}" for one in made], 20)
     data = pd.DataFrame([_row(one) for one in made])
     words = f"{task}: difference to the reference in points: {told}."
@@ -121,7 +114,7 @@ def _panel(made: list[Contrast], task: str, who: str) -> str:
 
 
 def _overall(over: dict[str, tuple[Estimate, list[str]]], who: str) -> str:
-    with figure.drawing(3.75, 0.95 + 0.3 * len(over)) as canvas:
+    with figure.drawing(3.75, 1.1 + 0.3 * len(over)) as canvas:
         axes = canvas.subplots()
         _band(axes, len(over))
         for place, (found, _) in enumerate(over.values()):
@@ -129,7 +122,12 @@ def _overall(over: dict[str, tuple[Estimate, list[str]]], who: str) -> str:
             colour = figure.GREY if not sure else BLUE if found.value > 0 else RED
             _mark(axes, place, found, colour, True, "D")
         tasks = next(iter(over.values()))[1]
-        _finish(axes, list(over), f"all {len(tasks)} tasks, difference of interquartile means")
+        _finish(
+            axes,
+            list(over),
+            f"all {len(tasks)} tasks that separate",
+            "difference of interquartile means",
+        )
     told = [f"{k} {findings.signed(e.value)} {findings.bracketed(e)}" for k, (e, _) in over.items()]
     words = f"Interquartile mean over {listing(tasks)}, chance 0 and ceiling 100, minus that of "
     words += f"the reference, with paired bootstrap intervals: {listing(told, 20)}."
@@ -154,15 +152,21 @@ def _mark(
                  linewidths=1.4, zorder=3)  # fmt: skip
 
 
-def _finish(axes: Axes, labels: list[str], title: str) -> None:
+def _shown(one: Contrast) -> bool:
+    """Whether a contrast is starred: rejected, on a task on which that says something."""
+    return one.marked and one.verdict != UNINFORMATIVE
+
+
+def _finish(axes: Axes, labels: list[str], title: str, across: str) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
-    axes.set(title=title, xlabel="", ylabel="")
+    axes.set(title=title, xlabel=across, ylabel="")
     axes.grid(axis="x")
 
 
 def _colour(verdict: str) -> str:
-    return {BETTER: BLUE, WORSE: RED}.get(verdict, figure.GREY)
+    higher, lower = (BETTER, LITTLE_BETTER), (WORSE, LITTLE_WORSE)
+    return BLUE if verdict in higher else RED if verdict in lower else figure.GREY
 
 
 def _row(one: Contrast) -> dict[str, object]:
@@ -173,6 +177,7 @@ def _row(one: Contrast) -> dict[str, object]:
         "task": one.arm.task.name, "arm": one.label, "kind": one.kind, "seeds": found.n,
         "score": one.arm.mean, "reference": one.reference.mean, "difference": found.mean,
         "lo": found.lo, "hi": found.hi, "p_sign_flip": found.p, "p_adjusted": one.p_adjusted,
-        "p_equivalent": found.p_equivalent, "improved": found.improved, "dz": found.dz,
+        "p_equivalent": found.p_equivalent, "p_equivalent_adjusted": one.p_equivalent,
+        "improved": found.improved, "dz": found.dz,
         "verdict": one.verdict, "remarks": "; ".join(one.remarks),
     }  # fmt: skip

@@ -15,14 +15,27 @@ PLACES = ((5, 0), (-5, 0), (0, 7), (0, -7), (5, 7), (5, -7), (-5, 7), (-5, -7), 
 Box = tuple[float, float, float, float]
 
 
-def label(axes: Axes, across: Sequence[float], up: Sequence[float], names: Sequence[str]) -> None:
-    """Write a name beside every point; scales, limits and titles must be final."""
+def label(
+    axes: Axes,
+    across: Sequence[float],
+    up: Sequence[float],
+    names: Sequence[str],
+    bars: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Write a name beside every point; scales, limits and titles must be final.
+
+    Args:
+        bars: left and right end of each point's horizontal bar, which names do not cover either.
+    """
     figure = axes.get_figure()
     figure.draw_without_rendering()  # type: ignore[union-attr]
     scale = figure.dpi / 72  # type: ignore[union-attr]
     at = axes.transData.transform(np.column_stack([across, up])) / scale
     low, high = axes.bbox.get_points() / scale
     taken: list[Box] = [(x - 3, y - 3, x + 3, y + 3) for x, y in at]
+    for ends, (_, y) in zip(bars, at, strict=False):
+        reach = axes.transData.transform([(end, up[0]) for end in ends])[:, 0] / scale
+        taken.append((reach[0], y - 1, reach[1], y + 1))
     for number in np.argsort(at[:, 1]):
         x, y = at[number]
         boxes = [_box(x + dx, y + dy, dx, names[number]) for dx, dy in PLACES]

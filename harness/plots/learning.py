@@ -34,9 +34,9 @@ def learning_curves(study: Ablation) -> figure.Html:
 
 
 def learning_rates(study: Ablation) -> figure.Html:
-    """Validation score of the tuning runs by learning rate, one panel per task and arm."""
+    """Validation score of the tuning runs by learning rate, a panel per task, arm and budget."""
     if any(row["role"] == "tune" for row in study.rows):
-        return _by_task(study, _rates_task)
+        return _by_task(study, _rates_task, every_mode=True)
     used = sorted({row["learning_rate"] for row in study.rows if row["learning_rate"] is not None})
     told = listing([f"{rate:g}" for rate in used])
     return figure.Html(
@@ -49,14 +49,13 @@ def steps_to_target(study: Ablation) -> figure.Html:
     """Runs that reached the target, and the median of steps; one that never did is infinite."""
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for subject in outcomes.subjects(study):
-        for (task, _, mode), arm in outcomes.arms(study, subject).items():
+        for (task, _, _), arm in outcomes.arms(study, subject).items():
             facts, steps = study.tasks[task], arm.steps_to_target()
             if facts.target is None or not steps:
                 continue
             middle, reached = float(np.median(steps)), sum(map(math.isfinite, steps))
             median = f", median {number(middle)}" if math.isfinite(middle) else ""
-            name = arm.name if mode == "as_is" else f"{arm.name} ({mode})"
-            line = lines.setdefault((subject.name, name), {"arm": name})
+            line = lines.setdefault((subject.name, arm.label), {"arm": arm.label})
             column = f"{task}, target {facts.points(facts.target):.0f} points"
             line[column] = f"{reached} of {len(steps)}{median}"
     if not lines:
@@ -67,12 +66,13 @@ def steps_to_target(study: Ablation) -> figure.Html:
     return figure.Html(tables.table(frame), figure.csv_link(frame, "steps-to-target"))
 
 
-def _by_task(study: Ablation, draw: Draw) -> figure.Html:
+def _by_task(study: Ablation, draw: Draw, every_mode: bool = False) -> figure.Html:
     parts = []
     for subject in outcomes.subjects(study):
         found = outcomes.arms(study, subject)
         for task in dict.fromkeys(place[0] for place in found):
-            own = [arm for arm in found.values() if arm.task.name == task and arm.mode == "as_is"]
+            own = [arm for arm in found.values() if arm.task.name == task]
+            own = [arm for arm in own if every_mode or arm.mode == "as_is"]
             heading = f"{task}" if len(outcomes.subjects(study)) == 1 else f"{task}, {subject.name}"
             parts.append(f"<h3>{escape(heading)}</h3>{draw(study, subject, own)}")
     return figure.Html(*(parts or [NOTHING]))
@@ -195,13 +195,13 @@ def _rates_task(study: Ablation, subject: Subject, own: list[Arm]) -> str:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_ylim(min(values) - edge, max(values) + edge)
             axes.set(
-                title=f"{arm.name}: at the edge" if at_edge else arm.name, xlabel="", ylabel=""
+                title=f"{arm.label}: at the edge" if at_edge else arm.label, xlabel="", ylabel=""
             )
             axes.grid(axis="y")
         best = listing([f"{rate:g}" for rate in sorted(chosen)])
-        words = f"{arm.task.name}, {arm.name}: points on the tuning set by learning rate; chosen: "
+        words = f"{arm.task.name}, {arm.label}: points on the tuning set by learning rate; chosen: "
         words += f"{best}{', at the edge of the grid' if at_edge else ''}."
-        name = figure.slug("rates", subject.name, arm.task.name, arm.name)
+        name = figure.slug("rates", subject.name, arm.task.name, arm.label)
         panels.append(figure.panel(canvas, name, words))
     data = pd.DataFrame([row for table in tuned for row in table])
     name = figure.slug("rates", subject.name, own[0].task.name)
@@ -215,7 +215,7 @@ def _tuning(study: Ablation, arm: Arm) -> list[dict[str, Any]]:
     rows = [r for r in study.rows if r["role"] == "tune" and all(r[k] == final[k] for k in same)]
     return [
         {
-            "arm": arm.name,
+            "arm": arm.label,
             "learning_rate": row["learning_rate"],
             "seed": row["seed"],
             "status": row["status"],

@@ -52,7 +52,6 @@ def _arms(study: Ablation) -> str:
 
 
 def _tasks(study: Ablation) -> str:
-    shas = {str(row["task"]): str(row.get("data_sha256") or "") for row in study.rows}
     rows = [
         {
             "task": name,
@@ -62,12 +61,25 @@ def _tasks(study: Ablation) -> str:
             "ceiling": f"{task.ceiling:.3g}",
             "target": "–" if task.target is None else f"{task.target:.3g}",
             "version": "–" if task.version is None else str(task.version),
-            "data": shas.get(name, "")[:12] or "–",
+            "evaluation data": _data(study, name),
         }
         for name, task in study.tasks.items()
     ]
     shown = tables.table(pd.DataFrame(rows), wide="what is asked")
     return f"<details><summary>The tasks</summary>{shown}</details>" if rows else ""
+
+
+def _data(study: Ablation, task: str) -> str:
+    """The hash of final seed 0's evaluation sets, and how many hashes the seeds have."""
+    own = [row for row in study.rows if row["task"] == task and row["role"] == "final"]
+    shas = {str(row["data_sha256"]) for row in own if row.get("data_sha256")}
+    first = next((str(row["data_sha256"]) for row in own
+                  if row["seed"] == 0 and row.get("data_sha256")), None)  # fmt: skip
+    if not shas:
+        return "–"
+    told = f"seed 0: {first[:12]}" if first else ""
+    more = f"{count(len(shas), 'hash' if len(shas) == 1 else 'hashe')} over all seeds"
+    return "; ".join(filter(None, [told, more]))
 
 
 def failed_runs(study: Ablation) -> figure.Html:
