@@ -48,6 +48,15 @@ def ready(net: NetSpec, batch: Batch) -> Batch:
     return replace(batch, inputs=inputs, targets=targets, weights=weights)
 
 
+def carry_hindrance(net: NetSpec) -> str | None:
+    """Why no batch of this network can continue the one before (`Batch.carry`), or None."""
+    if net.head == "seq2seq":
+        return "an encoder-decoder reads every source from its start"
+    if net.core.bidirectional:
+        return "a reverse direction starts at the end, which the next batch moves"
+    return stream_hindrance(net.core)
+
+
 def _check_inputs(net: NetSpec, batch: Batch) -> None:
     features = {"tokens": (), "dense": (net.core.input_size,), "hashed": (net.features,)}
     own = features[net.inputs]
@@ -55,14 +64,8 @@ def _check_inputs(net: NetSpec, batch: Batch) -> None:
     if len(shape) != 2 + len(own) or shape[2:] != own or min(shape) < 1:
         wanted = ", ".join(map(str, ("T", "B", *own)))
         raise SpecError(f"inputs of shape {shape}: {net.inputs!r} are [{wanted}], T and B above 0")
-    if batch.carry:
-        reason = stream_hindrance(net.core)
-        if net.core.bidirectional:
-            reason = "a reverse direction starts at the end, which the next batch moves"
-        if net.head == "seq2seq":
-            reason = "an encoder-decoder reads every source from its start"
-        if reason:
-            raise SpecError(f"carry = True: {reason}")
+    if batch.carry and (reason := carry_hindrance(net)):
+        raise SpecError(f"carry = True: {reason}")
 
 
 def _valid(name: str, lengths: np.ndarray | None, steps: int, rows: int) -> np.ndarray | None:
