@@ -269,5 +269,8 @@ def test_a_batch_or_a_beam_that_does_not_fit_is_refused(name):
         made.decode(batch, 0)
     with pytest.raises(SpecError, match="alpha = -1"):
         made.decode(batch, 2, -1)
+    for alpha in (float("inf"), float("nan"), "1"):
+        with pytest.raises(SpecError, match="finite number"):
+            made.decode(batch, 2, alpha)
     with pytest.raises(SpecError, match="carry = True"):
         made.step(replace(batch, carry=True), SEEDS)
