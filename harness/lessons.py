@@ -89,7 +89,9 @@ def _networks() -> Iterator[Lesson]:
     dense = replace(core, dense=True, zoneout=0.1)
     yield Lesson("classes", NetSpec(dense, vocabulary=11, outputs=7), lengths=True)
     wide = replace(core, hidden_size=8, pooling="f", kernel_width=3)
-    language = NetSpec(wide, vocabulary=11, outputs=11, head="steps", tied=True)
+    language = NetSpec(
+        wide, vocabulary=11, outputs=11, head="steps", tied=True, dropout=0.3, dropout_input=0.2
+    )
     yield Lesson("language_model", language, carry=True)
     both = replace(core, bidirectional=True, layers=1, kernel_width=3)
     pqrnn = NetSpec(both, "hashed", features=16, outputs=7, readout="attention")
@@ -107,7 +109,14 @@ def _networks() -> Iterator[Lesson]:
 def _translations(core: ModelSpec) -> Iterator[Lesson]:
     ahead = replace(core, pooling="ifo", kernel_width=3)
     words = NetSpec(
-        ahead, vocabulary=11, outputs=9, head="seq2seq", masked_encoder=False, reversed_source=True
+        ahead,
+        vocabulary=11,
+        outputs=9,
+        head="seq2seq",
+        masked_encoder=False,
+        reversed_source=True,
+        dropout=0.2,
+        dropout_input=0.1,
     )
     yield Lesson("translation", words, steps=25, lengths=True)
     merely = replace(words, core=replace(core, dense=True), decoder="state", masked_encoder=True)

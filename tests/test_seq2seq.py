@@ -20,6 +20,7 @@ from harness.conformance.tolerances import GRADIENTS, VALUES
 from impls.contract import Placement, SpecError
 from impls.nets import Batch, OptimiserSpec, Seeds, trainer
 from impls.reference import seq2seq
+from tests.net_works import dropped
 from tests.torch_works import distance
 
 CORES = ("torch_eager", "torch_native", "jax_scan", "jax_native", "jax_associative")
@@ -230,6 +231,28 @@ def test_a_restored_translator_goes_on_bit_for_bit(name):
     other = make(name, replace(net, decoder="state"), fewer, "float32", optimiser)
     with pytest.raises(SpecError, match="another network"):
         other.restore(kept)
+
+
+@pytest.mark.parametrize("name", ["torch_eager", pytest.param("jax_scan", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", ["fo-wide", "ifo", "ifo-literal"])
+def test_dropout_of_a_translator_acts_where_the_reference_says(name, case):
+    net, batch = replace(NETS[case], dropout=0.4, dropout_input=0.3), sentences()
+    params = parameters(net, "float64")
+
+    def drop(sentence):
+        def one(features, site):
+            steps = len(batch.targets if site > net.core.layers else batch.inputs)
+            ones = np.ones((steps, 4, features.shape[1]))
+            rate = 0.3 if site in (0, net.core.layers + 1) else 0.4
+            return features * dropped(ones, rate, SEEDS.dropout, site)[: len(features), sentence]
+
+        return one
+
+    made = make(name, net, params)
+    made.step(batch, SEEDS)
+    expected = seq2seq.loss(net, params, batch, SEEDS.zoneout, drop)
+    assert made.loss() == pytest.approx(expected, rel=1e-12)
+    assert made.loss() != pytest.approx(seq2seq.loss(net, params, batch, SEEDS.zoneout), rel=1e-3)
 
 
 def test_dropout_of_a_translator_follows_its_seed_and_ends_with_training():
