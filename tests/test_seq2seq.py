@@ -270,6 +270,26 @@ def test_dropout_of_a_translator_follows_its_seed_and_ends_with_training():
     )
 
 
+def test_bfloat16_scores_and_logits_are_summed_in_float32():
+    torch = pytest.importorskip("torch")
+    from impls._torch import attention, heads
+
+    torch.manual_seed(0)
+    cells, y, weight = (torch.randn(s).bfloat16() for s in ((3, 2, 64), (5, 2, 64), (64, 8)))
+    narrow, wide = (attention.memory_of(values, None) for values in (y, y.float()))
+    found = attention.shares(4 * cells, narrow)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, attention.shares(4 * cells.float(), wide))
+    net, bias = translation(), torch.zeros(8)
+    found = heads.head(net, {"head.weight": weight, "head.bias": bias}, cells)
+    expected = heads.head(net, {"head.weight": weight.float(), "head.bias": bias}, cells.float())
+    torch.testing.assert_close(found, expected)
+    lengths = torch.tensor([5, 2])
+    found = heads.attention(weight[:, 0], y, lengths)
+    expected = heads.attention(weight[:, 0].float(), y.float(), lengths).bfloat16()
+    assert torch.equal(found, expected)
+
+
 def test_masked_attention_gives_padding_exactly_nothing():
     torch = pytest.importorskip("torch")
     from impls._torch import attention

@@ -17,6 +17,7 @@ from harness.conformance.cases import Case
 from harness.conformance.check import ConformanceError, Measured, worst
 from harness.conformance.tolerances import VALUES
 from impls import net_params
+from impls.beam import END
 from impls.contract import Arrays, Implementation, ModelSpec, Placement, SpecError
 from impls.nets import (
     Batch,
@@ -107,7 +108,7 @@ def sentences() -> Batch:
     rng = np.random.default_rng(5)
     inputs, targets = rng.integers(2, 7, (7, 4)), rng.integers(2, 8, (6, 4))
     lengths, ends = np.array([7, 1, 4, 2]), np.array([2, 6, 5, 1])
-    targets[ends - 1, np.arange(4)] = seq2seq.END
+    targets[ends - 1, np.arange(4)] = END
     rows = np.array([3, 1, 40, 9])
     return Batch(inputs, targets, lengths, target_lengths=ends, rows=rows)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from impls.beam import END
 from impls.contract import Arrays, ModelSpec
 from impls.net_params import decoder_spec
 from impls.nets import Batch, NetSpec
@@ -19,9 +20,6 @@ from impls.reference.ops import sigmoid
 from impls.reference.philox import hold_mask
 
 Drop = Callable[[np.ndarray, int], np.ndarray]
-
-END = 1
-"""The end mark: every target ends with it, and it is the decoder's first input."""
 
 
 class Layer(NamedTuple):
