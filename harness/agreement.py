@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,13 @@ import numpy as np
 import impls
 from harness.conformance.check import Measured, worst
 from harness.conformance.runner import SCHEMA_VERSION
+from harness.conformance.tolerances import TRAINING
 from harness.lessons import PERIOD, Lesson, lessons
 from impls import net_params
 from impls.batches import carry_hindrance
 from impls.contract import Arrays, Implementation, Placement, SpecError
 from impls.nets import Seeds, framework_of, trainer
 
-TOLERANCES = MappingProxyType({"float64": 1e-11, "float32": 8e-5})
-"""Largest relative error of the losses and of each parameter's change (Frobenius norm).
-
-float64: rounding, which 50 steps blow up to 4e-14 at most in these lessons; the rest is room for
-other machines' products. float32: the same rounding gives up to 3e-6; optax computes Adam's
-1 - beta2^n in float32, which is off by up to 2^-25 / 1e-3 = 3e-5 in the first step, half of it
-under the root; and a scale near 1 that has gone 0.02 is itself rounded, sqrt(50) 2^-24 / 0.02 =
-2e-5. The bound is twice the sum.
-"""
 GOLDEN = 0x9E3779B97F4A7C15
 """2**64 / golden ratio: its multiples are seeds of which all 64 bits count."""
 CHECK, CLAIM = "trains_alike", "trains a network as the other implementations do, step by step"
@@ -72,7 +63,7 @@ def compare(given: Course, expected: Course, dtype: str) -> Measured:
         {"losses": course.losses} | {f"change.{n}": v for n, v in course.changes.items()}
         for course in (given, expected)
     )
-    return worst(found, wanted, TOLERANCES[dtype])
+    return worst(found, wanted, TRAINING[dtype])
 
 
 def agreement(
@@ -130,9 +121,9 @@ def _refusal(card: Implementation, lesson: Lesson, placement: Placement) -> tupl
     reason = impls.hindrance(card, core, placement)
     if reason is None and lesson.carry:
         reason = carry_hindrance(lesson.net)
-    if placement.dtype not in TOLERANCES:
+    if placement.dtype not in TRAINING:
         reason = (
-            f"training curves are compared in {' and '.join(TOLERANCES)}: in {placement.dtype} the "
+            f"training curves are compared in {' and '.join(TRAINING)}: in {placement.dtype} the "
             f"rounding of {lesson.steps} steps hides any mistake"
         )
     return ("unsupported", reason) if reason else ("", "")
