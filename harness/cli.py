@@ -129,13 +129,16 @@ def check(
     dtype: Annotated[list[str] | None, typer.Option("--dtype", help="float32, ...")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
     cases: Annotated[str, typer.Option("--cases", help="quick, covering or full")] = "covering",
+    networks: Annotated[
+        bool, typer.Option("--networks", help="also whole networks: claims and training curves")
+    ] = False,
     jsonl: Annotated[Path | None, typer.Option("--jsonl", help="also append the rows here")] = None,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
 ) -> None:
     """Prove one implementation against the oracle and name every claim that fails."""
     from harness.equivalence import check_one
 
-    raise typer.Exit(check_one(name, dtype or [], device, cases, jsonl, parent))
+    raise typer.Exit(check_one(name, dtype or [], device, cases, jsonl, parent, networks))
 
 
 @app.command()

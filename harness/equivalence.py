@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,12 @@ def check_one(
     cases: str,
     jsonl: Path | None = None,
     parent: int | None = None,
+    networks: bool = False,
 ) -> int:
     """Check one implementation, print each claim; returns 0, or 1 when a claim failed.
 
-    With `parent`, a process id, this process dies with that one.
+    With `networks` also what it does inside whole networks, see `harness.network_proofs`. With
+    `parent`, a process id, this process dies with that one.
 
     Raises:
         UsageError: unknown dtype or cases, or the implementation's framework is missing.
@@ -79,7 +82,12 @@ def check_one(
     console = Console(highlight=False)
     counts = {"passed": 0, "failed": 0}
     failures: list[Row] = []
-    for row in conformance.run_checks(card, dtypes or DTYPES, chosen, device):
+    rows = conformance.run_checks(card, dtypes or DTYPES, chosen, device)
+    if networks:
+        from harness import network_proofs
+
+        rows = chain(rows, network_proofs.run(card, dtypes or DTYPES, device))
+    for row in rows:
         if jsonl is not None:
             _append(jsonl, row)
         status = str(row["status"])

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from impls.beam import END
 from impls.contract import SpecError
 from impls.nets import Batch, NetSpec
 from impls.params import stream_hindrance
@@ -22,10 +23,11 @@ def ready(net: NetSpec, batch: Batch) -> Batch:
     count become zero.
 
     Raises:
-        SpecError: a shape, a length, a symbol or a carry that does not fit the network, or nothing
-            that counts.
+        SpecError: a shape, a length, a symbol or a carry that does not fit the network, a field
+            that its head does not know, a target without its end mark, or nothing that counts.
     """
     _check_inputs(net, batch)
+    _check_fields(net, batch)
     steps, rows = batch.inputs.shape[:2]
     valid = _valid("lengths", batch.lengths, steps, rows)
     inputs = _zeroed(batch.inputs, valid)
@@ -45,7 +47,18 @@ def ready(net: NetSpec, batch: Batch) -> Batch:
         weights = valid.astype(np.float32)
     targets = _zeroed(batch.targets, counted)
     _check_targets(net, targets, (steps, rows))
+    if net.head == "seq2seq":
+        _check_ends(targets, batch.target_lengths)
     return replace(batch, inputs=inputs, targets=targets, weights=weights)
+
+
+def carry_hindrance(net: NetSpec) -> str | None:
+    """Why no batch of this network can continue the one before (`Batch.carry`), or None."""
+    if net.head == "seq2seq":
+        return "an encoder-decoder reads every source from its start"
+    if net.core.bidirectional:
+        return "a reverse direction starts at the end, which the next batch moves"
+    return stream_hindrance(net.core)
 
 
 def _check_inputs(net: NetSpec, batch: Batch) -> None:
@@ -55,22 +68,40 @@ def _check_inputs(net: NetSpec, batch: Batch) -> None:
     if len(shape) != 2 + len(own) or shape[2:] != own or min(shape) < 1:
         wanted = ", ".join(map(str, ("T", "B", *own)))
         raise SpecError(f"inputs of shape {shape}: {net.inputs!r} are [{wanted}], T and B above 0")
-    if batch.carry:
-        reason = stream_hindrance(net.core)
-        if net.core.bidirectional:
-            reason = "a reverse direction starts at the end, which the next batch moves"
-        if net.head == "seq2seq":
-            reason = "an encoder-decoder reads every source from its start"
-        if reason:
-            raise SpecError(f"carry = True: {reason}")
+    if batch.carry and (reason := carry_hindrance(net)):
+        raise SpecError(f"carry = True: {reason}")
+
+
+def _check_fields(net: NetSpec, batch: Batch) -> None:
+    if batch.weights is not None and net.head == "sequence":
+        raise SpecError("weights: head 'sequence' has one target per sequence and counts all alike")
+    if batch.target_lengths is not None and net.head != "seq2seq":
+        raise SpecError(f"target_lengths: head {net.head!r} has none, give lengths alone")
+    rows, count = batch.rows, batch.inputs.shape[1]
+    if rows is not None and (rows.shape != (count,) or rows.dtype.kind not in "iu"):
+        raise SpecError(
+            f"rows of shape {rows.shape} and type {rows.dtype}: give {count} whole numbers"
+        )
+
+
+def _check_ends(targets: np.ndarray, lengths: np.ndarray | None) -> None:
+    ends = len(targets) if lengths is None else lengths
+    last = targets[np.subtract(ends, 1), np.arange(targets.shape[1])]
+    if np.any(last != END):
+        at = int(np.argmax(last != END))
+        raise SpecError(
+            f"targets: sentence {at} ends with {last[at]}, each must end with the end mark {END} "
+            "at its target_lengths"
+        )
 
 
 def _valid(name: str, lengths: np.ndarray | None, steps: int, rows: int) -> np.ndarray | None:
     """bool [T, B], or None where every step is valid."""
     if lengths is None:
         return None
-    if lengths.shape != (rows,) or lengths.min() < 1 or lengths.max() > steps:
-        raise SpecError(f"{name} = {lengths}: give {rows} numbers in 1..{steps}")
+    whole = lengths.dtype.kind in "iu" and lengths.shape == (rows,)
+    if not whole or lengths.min() < 1 or lengths.max() > steps:
+        raise SpecError(f"{name} = {lengths}: give {rows} whole numbers in 1..{steps}")
     valid: np.ndarray = np.arange(steps)[:, None] < lengths
     return valid
 

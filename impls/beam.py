@@ -13,6 +13,7 @@ overtake its best ended candidate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -141,11 +142,12 @@ class _Beams:
 
 
 def check(beam: int, alpha: float) -> None:
-    """Raise SpecError for a beam below 1 or a negative alpha."""
+    """Raise SpecError for a beam below 1 or an alpha that is negative or not finite."""
     if isinstance(beam, bool) or not isinstance(beam, int) or beam < 1:
         raise SpecError(f"beam = {beam!r}: give a whole number of at least 1")
-    if not alpha >= 0:
-        raise SpecError(f"alpha = {alpha!r}: give a number of at least 0")
+    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+    if not number or not 0 <= alpha < math.inf:
+        raise SpecError(f"alpha = {alpha!r}: give a finite number of at least 0")
 
 
 def search(

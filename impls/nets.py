@@ -57,8 +57,8 @@ class NetSpec:
             mean over valid steps, or attention pooling (softmax over valid steps of a learned
             scoring vector).
         loss: "cross_entropy" over `outputs`, or "squared": 0.5 * squared error.
-        tied: head "steps" uses the embedding's matrix as its weight (core.output_size must equal
-            core.input_size, outputs must equal vocabulary).
+        tied: head "steps" uses the embedding's matrix as its weight (arXiv 1608.05859;
+            core.output_size must equal core.input_size, outputs must equal vocabulary).
         dropout: between layers and before the head; dropout_input: after the embedding.
         decoder: arm of "seq2seq": "projection" (paper 2.1, with the encoder's last outputs
             projected into every gate) or "state" (the decoder merely starts from the last states).
@@ -94,6 +94,9 @@ class NetSpec:
         _one_of("decoder", self.decoder, get_args(Decoder))
         _within("dropout", self.dropout, 0.0, 1.0)
         _within("dropout_input", self.dropout_input, 0.0, 1.0)
+        for name in ("tied", "masked_encoder", "reversed_source"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpecError(f"{name} = {getattr(self, name)!r}: give true or false")
         needed = {"outputs": self.outputs, "decoder_width": self.decoder_width}
         if self.inputs == "tokens":
             needed["vocabulary"] = self.vocabulary
@@ -113,6 +116,13 @@ class NetSpec:
             raise SpecError(f"tied = True: outputs = {self.outputs}, give {self.vocabulary}")
         if self.head == "seq2seq" and (self.inputs != "tokens" or self.core.family != "qrnn"):
             raise SpecError("head 'seq2seq' is defined for a qrnn core over inputs 'tokens'")
+        if self.head == "seq2seq" and self.loss != "cross_entropy":
+            raise SpecError("head 'seq2seq' writes symbols: give loss 'cross_entropy'")
+        if self.head == "seq2seq" and self.outputs < 2:
+            raise SpecError(
+                f"outputs = {self.outputs}: head 'seq2seq' needs padding 0 and the end mark 1, "
+                "give at least 2"
+            )
         if self.head == "seq2seq" and self.core.bidirectional:
             raise SpecError("head 'seq2seq': its attention compares states of one direction")
 
@@ -126,10 +136,13 @@ class OptimiserSpec:
         learning_rate: the largest of the schedule.
         betas: of Adam and AdamW; epsilon: of Adam, AdamW and RMSprop (added after the root).
         momentum: of SGD; smoothing: RMSprop's alpha.
-        weight_decay: decoupled in AdamW; elsewhere L2, added to the gradient before anything else.
-        clip_norm: largest global gradient norm, 0 = no clipping; applied before L2.
-        schedule: "constant", "cosine" (to zero at `total_steps`) or "exponential" (times `decay`
-            after each `decay_every` steps once `decay_start` steps are over).
+        weight_decay: decoupled in AdamW (arXiv 1711.05101); elsewhere L2, added to the gradient
+            behind the clipping.
+        clip_norm: largest global norm of the loss's gradient, 0 = no clipping; comes first
+            (arXiv 1211.5063).
+        schedule: "constant", "cosine" (to zero at `total_steps`, arXiv 1608.03983) or
+            "exponential" (times `decay` after each `decay_every` steps once `decay_start` steps
+            are over).
         warmup_steps: steps of linear increase from zero, before the schedule.
 
     Raises:
@@ -188,7 +201,9 @@ class Batch:
         weights: float32 [T, B] of head "steps": 1 where a step counts; None = every valid step.
         target_lengths: [B] int64 of "seq2seq", end mark included; None = U.
         rows: [B] int64, row of the zoneout mask of each sequence; None = arange(B).
-        carry: this batch continues the one before: the final states stay (truncated BPTT).
+        carry: this batch continues the one before: the final states stay (truncated BPTT). Where
+            nothing is carried (a first batch, or after `restore` of a snapshot without states) it
+            starts from zeros, so that a stream may say carry from its first batch on.
     """
 
     inputs: np.ndarray
@@ -202,10 +217,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Seeds:
-    """64-bit seeds of one training step's random masks, so that a resumed run draws the same."""
+    """64-bit seeds of one training step's random masks, so that a resumed run draws the same.
+
+    Raises:
+        SpecError: a seed that is no whole number in 0..2**64 - 1.
+    """
 
     dropout: int
     zoneout: int
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "zoneout"):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or not 0 <= int(value) < 1 << 64:
+                raise SpecError(f"{name} = {value!r}: give a whole number in 0..2**64 - 1")
 
 
 @runtime_checkable
@@ -219,9 +245,10 @@ class Trainer(Protocol):
         """Mean loss of the last step's batch, before that step; waits for it. May be nan."""
 
     def outputs(self, batch: Batch) -> np.ndarray:
-        """Evaluation: float32 logits or values, [B, O] or [T, B, O] ("seq2seq": [U, B, O], teacher
-        forced). Dropout off, zoneout as `core.zoneout_eval` says. `batch.carry` continues the
-        evaluation's own states, which `step` does not touch."""
+        """Evaluation: float32 (float64 for float64) logits or values, [B, O] or
+        [T, B, O] ("seq2seq": [U, B, O], teacher forced). Dropout off, zoneout as
+        `core.zoneout_eval` says. `batch.carry` continues the evaluation's own states, which `step`
+        does not touch."""
 
     def export(self) -> dict[str, np.ndarray]:
         """The parameters by canonical name."""
@@ -231,10 +258,10 @@ class Trainer(Protocol):
         carried states; safetensors can hold it."""
 
     def restore(self, snapshot: Arrays) -> None:
-        """Go on exactly where `snapshot` was taken.
+        """Go on exactly where `snapshot` was taken; what evaluation has carried is forgotten.
 
         Raises:
-            SpecError: a snapshot of another network or optimiser.
+            SpecError: a damaged snapshot, or one of another network, optimiser or number format.
         """
 
 

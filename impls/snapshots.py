@@ -14,21 +14,32 @@ IDENTITY = "identity"
 """Name of the identity in a snapshot."""
 
 
-def identity(framework: str, net: NetSpec, optimiser: OptimiserSpec) -> np.ndarray:
-    """uint8 JSON text of the framework, the network and the optimiser that a snapshot is of."""
+ADDED_LATER = ("dtype",)
+"""What older snapshots do not say of themselves; they are taken to fit."""
+
+
+def identity(framework: str, net: NetSpec, optimiser: OptimiserSpec, dtype: str) -> np.ndarray:
+    """uint8 JSON text of framework, number format, network and optimiser of a snapshot."""
     fields = asdict(net)
     core = {f"core.{name}": value for name, value in fields.pop("core").items()}
-    whole = {"framework": framework, **core, **fields, **asdict(optimiser)}
+    whole = {"framework": framework, "dtype": dtype, **core, **fields, **asdict(optimiser)}
     return np.frombuffer(json.dumps(whole).encode(), np.uint8).copy()
 
 
 def check_identity(snapshot: Arrays, own: np.ndarray) -> None:
-    """Raise SpecError where the snapshot is of another framework, network or optimiser."""
+    """Raise SpecError where the snapshot is damaged or of something else than `own` says."""
     if IDENTITY not in snapshot:
         raise SpecError(f"not a snapshot of a trainer: it has no {IDENTITY!r}")
-    found = json.loads(snapshot[IDENTITY].tobytes())
     wanted = json.loads(own.tobytes())
+    try:
+        found = json.loads(snapshot[IDENTITY].tobytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SpecError(f"a damaged snapshot: its {IDENTITY!r} is no JSON object; take another one")
     for name in wanted:
+        if name in ADDED_LATER and name not in found:
+            continue
         if found.get(name) != wanted[name]:
             raise SpecError(
                 f"a snapshot of another network or optimiser: {name} = {found.get(name)!r}, "

@@ -7,6 +7,7 @@ import numpy as np
 from impls import net_params, reference
 from impls.contract import ModelSpec, Work
 from impls.nets import Batch, NetSpec
+from impls.reference import philox
 
 CORE = ModelSpec(input_size=5, hidden_size=6, layers=2, kernel_width=2, pooling="fo")
 VOCABULARY, FEATURES, OUTPUTS = 7, 9, 4
@@ -124,3 +125,13 @@ def loss(net, found, given):
             each = 0.5 * np.square(found[at] - given.targets[at]).mean()
         total, count = total + weight * each, count + weight
     return total / count
+
+
+def dropped(array, rate, seed, site):
+    """Dropout by NumPy's Philox."""
+    counter = np.zeros((-(-array.size // 8), 4), np.int64)
+    counter[:, 0], counter[:, 3] = np.arange(len(counter)), site
+    drawn = philox.philox4x32(philox.key_of(seed), counter)
+    halves = [part for word in drawn.T for part in (word & 0xFFFF, word >> 16)]
+    uniforms = np.concatenate(halves)[: array.size].reshape(array.shape)
+    return np.where(uniforms < round(rate * 65536), 0.0, array / (1 - rate))

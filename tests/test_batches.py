@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from impls.batches import ready
+from impls.batches import carry_hindrance, ready
 from impls.contract import ModelSpec, SpecError
-from impls.nets import Batch, NetSpec
+from impls.nets import Batch, NetSpec, Seeds
 from tests.net_works import batch, network
 
 STEPS = {"head": "steps"}
@@ -74,9 +74,13 @@ def test_a_translation_counts_its_target_steps():
         ({"targets": np.full((9, 3), 4)}, r"targets hold 4\.\.4: give whole numbers in 0\.\.3"),
         ({"targets": np.zeros((9, 2), int)}, r"targets of shape \(9, 2\).* has \[9, 3\]"),
         ({"targets": np.zeros((9, 3, 4))}, r"targets of shape \(9, 3, 4\)"),
-        ({"lengths": np.array([0, 9, 9])}, r"lengths = \[0 9 9\]: give 3 numbers in 1\.\.9"),
-        ({"lengths": np.array([10, 9, 9])}, "give 3 numbers"),
-        ({"lengths": np.array([9, 9])}, "give 3 numbers"),
+        ({"lengths": np.array([0, 9, 9])}, r"lengths = \[0 9 9\]: give 3 whole numbers in 1\.\.9"),
+        ({"lengths": np.array([10, 9, 9])}, "give 3 whole numbers"),
+        ({"lengths": np.array([9, 9])}, "give 3 whole numbers"),
+        ({"lengths": np.array([9.0, 4.0, 9.0])}, "give 3 whole numbers"),
+        ({"rows": np.array([0, 1])}, r"rows of shape \(2,\).*: give 3 whole numbers"),
+        ({"rows": np.array([0.0, 1.0, 2.0])}, "type float64: give 3 whole numbers"),
+        ({"target_lengths": np.array([9, 9, 9])}, "target_lengths: head 'steps' has none"),
         ({"weights": np.ones((9, 2))}, r"weights of shape \(9, 2\): give \[9, 3\]"),
         ({"weights": np.zeros((9, 3))}, "one above 0 on a valid step"),
         ({"weights": np.full((9, 3), -1.0)}, "at least 0"),
@@ -86,6 +90,50 @@ def test_a_batch_that_does_not_fit_is_refused(changes, words):
     net = network(**STEPS)
     with pytest.raises(SpecError, match=words):
         ready(net, replace(batch(net), **changes))
+
+
+def test_weights_of_a_head_with_one_target_are_refused():
+    net = network(head="sequence")
+    with pytest.raises(SpecError, match="weights: head 'sequence'"):
+        ready(net, replace(batch(net), weights=np.ones((9, 3), np.float32)))
+
+
+@pytest.mark.parametrize("ends", [None, np.array([2, 1])])
+def test_a_target_without_its_end_mark_is_refused(ends):
+    given = Batch(np.array([[1, 2]]), np.array([[5, 2], [1, 4]]), target_lengths=ends)
+    with pytest.raises(SpecError, match=r"sentence 1 ends with [24], each must end"):
+        ready(TRANSLATION, given)
+
+
+@pytest.mark.parametrize("value", [-1, 2**64, 1.5, True, None])
+def test_seeds_are_of_64_bits(value):
+    assert Seeds(0, 2**64 - 1).zoneout == 2**64 - 1
+    for field in ("dropout", "zoneout"):
+        with pytest.raises(SpecError, match=f"{field} = .*: give a whole number in 0"):
+            Seeds(**{"dropout": 1, "zoneout": 2} | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"head": "seq2seq", "loss": "squared"}, "loss 'cross_entropy'"),
+        ({"head": "seq2seq", "outputs": 1}, "outputs = 1: .* the end mark 1"),
+        ({"tied": 1}, "tied = 1: give true or false"),
+        ({"masked_encoder": "no"}, "masked_encoder = 'no'"),
+        ({"reversed_source": None}, "reversed_source = None"),
+    ],
+)
+def test_fields_of_a_network_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(SpecError, match=words):
+        network(**changes)
+
+
+def test_who_cannot_carry_says_why():
+    assert carry_hindrance(network()) is None
+    assert carry_hindrance(network({"family": "lstm"})) is None
+    assert "reverse direction" in carry_hindrance(network({"bidirectional": True}))
+    assert "no state" in carry_hindrance(network({"family": "attention", "hidden_size": 8}))
+    assert "from its start" in carry_hindrance(TRANSLATION)
 
 
 @pytest.mark.parametrize(

@@ -198,5 +198,5 @@ def test_a_beam_that_is_no_whole_number_above_zero_is_refused(wrong):
 
 @pytest.mark.parametrize("wrong", [-0.1, float("nan")])
 def test_an_alpha_below_zero_is_refused(wrong):
-    with pytest.raises(SpecError, match="give a number of at least 0"):
+    with pytest.raises(SpecError, match="give a finite number of at least 0"):
         beam.search(Table([0], 1), np.array([1]), 1, wrong)

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 import impls
 from impls.contract import Placement, SpecError
 from impls.nets import OptimiserSpec, Seeds, trainer
-from impls.reference import philox
 from tests import net_works
 from tests.absent import run_without
 from tests.net_works import batch, network, parameters
@@ -78,7 +77,7 @@ def test_dropout_acts_after_the_embedding_between_layers_and_before_the_head():
 
     def drop(array, site):
         rate = net.dropout if site else net.dropout_input
-        return dropped(array, rate, SEEDS.dropout, site)
+        return net_works.dropped(array, rate, SEEDS.dropout, site)
 
     trained = make(net, params)
     trained.step(given, SEEDS)
@@ -86,20 +85,11 @@ def test_dropout_acts_after_the_embedding_between_layers_and_before_the_head():
     assert trained.loss() == pytest.approx(expected, rel=1e-12)
 
 
-def dropped(array, rate, seed, site):
-    """Dropout by NumPy's Philox."""
-    counter = np.zeros((-(-array.size // 8), 4), np.int64)
-    counter[:, 0], counter[:, 3] = np.arange(len(counter)), site
-    drawn = philox.philox4x32(philox.key_of(seed), counter)
-    halves = [part for word in drawn.T for part in (word & 0xFFFF, word >> 16)]
-    uniforms = np.concatenate(halves)[: array.size].reshape(array.shape)
-    return np.where(uniforms < round(rate * 65536), 0.0, array / (1 - rate))
-
-
 def test_dropout_keeps_the_mean_and_draws_by_seed_and_site():
     x = jnp.full((300, 200), 2.0)
     drawn = {
-        at: dropped(np.asarray(x), 0.3, *at) for at in ((7, 1), (8, 1), (7, 2), (7 + 2**32, 1))
+        at: net_works.dropped(np.asarray(x), 0.3, *at)
+        for at in ((7, 1), (8, 1), (7, 2), (7 + 2**32, 1))
     }
     kept = drawn.pop((7, 1))
     close(np.asarray(dropout(x, 0.3, words(7), 1)), kept, 1e-6)

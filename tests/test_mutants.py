@@ -47,7 +47,7 @@ def assert_caught(implementation, name, words):
 
 def test_every_mistake_of_the_list_has_a_mutant():
     assert {mistake for mistake, *_ in MUTANTS.values()} == MISTAKES
-    assert {mistake for mistake, *_ in NETWORK_MUTANTS.values()} == NETWORK_MISTAKES
+    assert {mistake for mistake, *_ in NETWORK_MUTANTS.values()} - {None} == NETWORK_MISTAKES
 
 
 def test_the_base_passes_every_check():

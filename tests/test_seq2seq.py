@@ -20,6 +20,7 @@ from harness.conformance.tolerances import GRADIENTS, VALUES
 from impls.contract import Placement, SpecError
 from impls.nets import Batch, OptimiserSpec, Seeds, trainer
 from impls.reference import seq2seq
+from tests.net_works import dropped
 from tests.torch_works import distance
 
 CORES = ("torch_eager", "torch_native", "jax_scan", "jax_native", "jax_associative")
@@ -184,8 +185,9 @@ def test_streaming_gives_what_full_recomputation_gives(name, case, beam):
         logits = seq2seq.logits_of(net, params, source, read)
         expected = seq2seq.log_probability(logits, target)
         assert one.log_probability == pytest.approx(expected, rel=1e-10)
-        whole = Batch(source[:, None], target[:, None])
-        np.testing.assert_allclose(made.outputs(whole)[:, 0], logits, rtol=1e-9, atol=1e-10)
+        ended = np.array([*one.symbols, seq2seq.END])  # a batch's targets are whole sentences
+        whole = made.outputs(Batch(source[:, None], ended[:, None]))[: len(target), 0]
+        np.testing.assert_allclose(whole, logits, rtol=1e-9, atol=1e-10)
         if beam == 1:
             assert np.argmax(logits, axis=1).tolist() == target.tolist()
 
@@ -232,6 +234,28 @@ def test_a_restored_translator_goes_on_bit_for_bit(name):
         other.restore(kept)
 
 
+@pytest.mark.parametrize("name", ["torch_eager", pytest.param("jax_scan", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", ["fo-wide", "ifo", "ifo-literal"])
+def test_dropout_of_a_translator_acts_where_the_reference_says(name, case):
+    net, batch = replace(NETS[case], dropout=0.4, dropout_input=0.3), sentences()
+    params = parameters(net, "float64")
+
+    def drop(sentence):
+        def one(features, site):
+            steps = len(batch.targets if site > net.core.layers else batch.inputs)
+            ones = np.ones((steps, 4, features.shape[1]))
+            rate = 0.3 if site in (0, net.core.layers + 1) else 0.4
+            return features * dropped(ones, rate, SEEDS.dropout, site)[: len(features), sentence]
+
+        return one
+
+    made = make(name, net, params)
+    made.step(batch, SEEDS)
+    expected = seq2seq.loss(net, params, batch, SEEDS.zoneout, drop)
+    assert made.loss() == pytest.approx(expected, rel=1e-12)
+    assert made.loss() != pytest.approx(seq2seq.loss(net, params, batch, SEEDS.zoneout), rel=1e-3)
+
+
 def test_dropout_of_a_translator_follows_its_seed_and_ends_with_training():
     net, batch = replace(NETS["fo-wide"], dropout=0.4, dropout_input=0.3), sentences()
     params = parameters(net, "float64")
@@ -245,6 +269,26 @@ def test_dropout_of_a_translator_follows_its_seed_and_ends_with_training():
     np.testing.assert_array_equal(
         make("torch_eager", net, params).outputs(batch), plain.outputs(batch)
     )
+
+
+def test_bfloat16_scores_and_logits_are_summed_in_float32():
+    torch = pytest.importorskip("torch")
+    from impls._torch import attention, heads
+
+    torch.manual_seed(0)
+    cells, y, weight = (torch.randn(s).bfloat16() for s in ((3, 2, 64), (5, 2, 64), (64, 8)))
+    narrow, wide = (attention.memory_of(values, None) for values in (y, y.float()))
+    found = attention.shares(4 * cells, narrow)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, attention.shares(4 * cells.float(), wide))
+    net, bias = translation(), torch.zeros(8)
+    found = heads.head(net, {"head.weight": weight, "head.bias": bias}, cells)
+    expected = heads.head(net, {"head.weight": weight.float(), "head.bias": bias}, cells.float())
+    torch.testing.assert_close(found, expected)
+    lengths = torch.tensor([5, 2])
+    found = heads.attention(weight[:, 0], y, lengths)
+    expected = heads.attention(weight[:, 0].float(), y.float(), lengths).bfloat16()
+    assert torch.equal(found, expected)
 
 
 def test_masked_attention_gives_padding_exactly_nothing():
@@ -269,5 +313,8 @@ def test_a_batch_or_a_beam_that_does_not_fit_is_refused(name):
         made.decode(batch, 0)
     with pytest.raises(SpecError, match="alpha = -1"):
         made.decode(batch, 2, -1)
+    for alpha in (float("inf"), float("nan"), "1"):
+        with pytest.raises(SpecError, match="finite number"):
+            made.decode(batch, 2, alpha)
     with pytest.raises(SpecError, match="carry = True"):
         made.step(replace(batch, carry=True), SEEDS)

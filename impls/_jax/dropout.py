@@ -1,4 +1,4 @@
-"""Inverted dropout whose masks depend on a seed and a site alone, so that a resumed run repeats."""
+"""Inverted dropout (Srivastava et al., JMLR 15, 2014); its masks follow a seed and a site alone."""
 
 from __future__ import annotations
 

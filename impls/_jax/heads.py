@@ -49,7 +49,7 @@ def mean(y: jax.Array, lengths: jax.Array | None) -> jax.Array:
 
 
 def attention(weight: jax.Array, y: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """[B, D*H]: steps weighted by the softmax over valid steps of y . weight [D*H]."""
+    """[B, D*H]: steps weighted by the softmax over valid steps of y . weight [D*H] (1703.03130)."""
     scores = matmul(y, weight, ((2,), (0,)))
     if lengths is not None:
         valid = valid_steps(lengths, y.shape[0])[..., 0]

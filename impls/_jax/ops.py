@@ -56,16 +56,20 @@ def reverse_valid(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
 
 
 def window_of(x: jax.Array, window: jax.Array | None) -> jax.Array:
-    """The inputs that the taps see, [K-1+T, B, C]: the carried window, then x."""
+    """The inputs that the taps see, [W+T, B, C]: the carried window of W inputs, then x."""
     return x if window is None else jnp.concatenate([window, x])
 
 
-def unfold(line: jax.Array, kernel_width: int) -> jax.Array:
-    """[T, B, K*C] from `window_of`: for every step its K inputs side by side, oldest first."""
+def unfold(line: jax.Array, kernel_width: int, dilation: int = 1) -> jax.Array:
+    """[T, B, K*C] from `window_of`: for every step its K inputs side by side, oldest first.
+
+    The inputs of one step lie `dilation` steps apart.
+    """
     if kernel_width == 1:
         return line
-    steps = line.shape[0] - kernel_width + 1
-    return jnp.concatenate([line[tap : tap + steps] for tap in range(kernel_width)], axis=2)
+    starts = range(0, kernel_width * dilation, dilation)
+    steps = line.shape[0] - starts[-1]
+    return jnp.concatenate([line[start : start + steps] for start in starts], axis=2)
 
 
 def _fold(dtaps: jax.Array, kernel_width: int) -> jax.Array:
@@ -78,12 +82,14 @@ def _fold(dtaps: jax.Array, kernel_width: int) -> jax.Array:
     )
 
 
-def final_window(line: jax.Array, kernel_width: int, lengths: jax.Array | None) -> jax.Array:
-    """[K-1, B, C]: the last K-1 inputs before each sequence's own end (K > 1)."""
-    taps = kernel_width - 1
+def final_window(
+    line: jax.Array, kernel_width: int, lengths: jax.Array | None, dilation: int = 1
+) -> jax.Array:
+    """[(K-1) * dilation, B, C]: the last inputs before each sequence's own end (K > 1)."""
+    size = (kernel_width - 1) * dilation
     if lengths is None:
-        return line[line.shape[0] - taps :]
-    source = lengths + jnp.arange(taps, dtype=lengths.dtype)[:, None]
+        return line[line.shape[0] - size :]
+    source = lengths + jnp.arange(size, dtype=lengths.dtype)[:, None]
     return jnp.take_along_axis(line, source[..., None], axis=0)
 
 

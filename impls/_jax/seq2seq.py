@@ -8,7 +8,8 @@ units, K taps, O symbols.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,9 @@ class Encoded(NamedTuple):
     cells: list[jax.Array]
 
 
-class DecoderLayer(NamedTuple):
+@partial(jax.tree_util.register_dataclass, data_fields=["weights", "gate"], meta_fields=["spec"])
+@dataclass(frozen=True)
+class DecoderLayer:
     """A decoder layer as a core computes it.
 
     spec: what the core is told; the last layer's gives the un-gated state c. weights: by gate,

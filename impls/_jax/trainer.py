@@ -57,18 +57,21 @@ class BaseTrainer:
         check(net, dict(params))
         self._net, self._placement, self._device = net, placement, device_of(placement)
         self._descent = Descent(optimiser, objective, params, placement)
-        self._identity = identity("jax", net, optimiser)
+        self._identity = identity("jax", net, optimiser, placement.dtype)
         self._loss: jax.Array | None = None
         self._carried: State = {}
+        self._evaluated: State = {}
 
     def loss(self) -> float:
         """Mean loss of the last step's batch, before that step; waits for it. May be nan.
 
         Raises:
-            RuntimeError: no step was made.
+            RuntimeError: no step was made since the trainer was made or restored.
         """
         if self._loss is None:
-            raise RuntimeError("this trainer has made no step yet: call step() before loss()")
+            raise RuntimeError(
+                "no step yet since this trainer was made or restored: call step() before loss()"
+            )
         return float(self._loss)
 
     def export(self) -> dict[str, np.ndarray]:
@@ -81,10 +84,10 @@ class BaseTrainer:
         return {IDENTITY: self._identity.copy()} | self._descent.snapshot() | carried
 
     def restore(self, snapshot: Arrays) -> None:
-        """Go on exactly where `snapshot` was taken.
+        """Go on exactly where `snapshot` was taken; what evaluation has carried is forgotten.
 
         Raises:
-            SpecError: a snapshot of another network or optimiser.
+            SpecError: a damaged snapshot, or one of another network, optimiser or number format.
         """
         check_identity(snapshot, self._identity)
         start = "carried."
@@ -94,7 +97,7 @@ class BaseTrainer:
             check_arrays(snapshot, start, state_shapes(self._net.core, rows) | {"t0": (rows,)})
         self._descent.restore(snapshot)
         self._carried = {name: self._state(name, value) for name, value in carried.items()}
-        self._loss = None
+        self._evaluated, self._loss = {}, None
 
     def _state(self, name: str, value: np.ndarray) -> Any:
         """A carried state on the device in its own format."""
@@ -155,7 +158,6 @@ class NetTrainer(BaseTrainer):
     ) -> None:
         super().__init__(net, MeanLoss(core, net), params, optimiser, placement)
         self._evaluate = _evaluation(core, net, placement)
-        self._evaluated: State = {}
         self._starts: dict[int, State] = {}
 
     def step(self, batch: Batch, seeds: Seeds) -> None:

@@ -16,7 +16,7 @@ from impls._jax.arrays import device_of, numbers_of, to_device, to_numpy
 from impls._jax.heads import head, loss
 from impls._jax.nets import Feed, feed
 from impls._jax.optimisers import rounded
-from impls._jax.seq2seq import Encoded
+from impls._jax.seq2seq import DecoderLayer, Encoded
 from impls._jax.stack import Core, Mask, Tensors
 from impls._jax.trainer import BaseTrainer
 from impls._jax.zoneout import words
@@ -25,6 +25,11 @@ from impls.beam import END, Candidate
 from impls.contract import Arrays, Placement
 from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Translator
 from impls.reference.philox import key_of
+
+READ = ("decoder.embedding.", "attention.", "head.")
+"""Parameters that a step of the decoder reads beside those of its layers."""
+Fixed = tuple[Tensors, list[DecoderLayer], Encoded]
+"""What all steps of a stream share: parameters, layers, the sources read."""
 
 
 def make(
@@ -78,7 +83,10 @@ class MeanLoss:
 
 @lru_cache(maxsize=64)
 def _programs(core: Core, net: NetSpec, placement: Placement) -> tuple[Any, Any, Any]:
-    """The compiled functions `logits`, `begin` (source -> what a stream needs) and `advance`."""
+    """The compiled functions `logits`, `begin` (source -> what a stream needs) and `advance`.
+
+    What a step reads of the parameters is made once in `begin`: rounded, and fused into layers.
+    """
 
     def logits(masters: Tensors, given: Feed, ends: jax.Array | None) -> Any:
         return MeanLoss(core, net).logits(rounded(masters, placement), given, ends)
@@ -87,13 +95,11 @@ def _programs(core: Core, net: NetSpec, placement: Placement) -> tuple[Any, Any,
         params = rounded(masters, placement)
         encoded = _repeated(seq2seq.encode(core, net, params, source, lengths), beam)
         layers = seq2seq.decoder_layers(net, params)
-        return encoded, seq2seq.first_state(net, layers, encoded)
+        read = {name: value for name, value in params.items() if name.startswith(READ)}
+        return (read, layers, encoded), seq2seq.first_state(net, layers, encoded)
 
-    def advance(
-        masters: Tensors, encoded: Encoded, state: Tensors, read: jax.Array, order: jax.Array
-    ) -> Any:
-        params = rounded(masters, placement)
-        layers = seq2seq.decoder_layers(net, params)
+    def advance(given: Fixed, state: Tensors, read: jax.Array, order: jax.Array) -> Any:
+        params, layers, encoded = given
         # Rows of one sentence share its memory, so only the states move with their parents.
         state = {
             name: jnp.take(value, order, axis=1 if name.endswith(".window") else 0)
@@ -102,7 +108,7 @@ def _programs(core: Core, net: NetSpec, placement: Placement) -> tuple[Any, Any,
         h, state = seq2seq.decode(core, net, params, layers, encoded, read[None], state)
         return head(net, params, h[0]), state
 
-    return jax.jit(logits), jax.jit(begin, static_argnums=3), jax.jit(advance, donate_argnums=2)
+    return jax.jit(logits), jax.jit(begin, static_argnums=3), jax.jit(advance, donate_argnums=1)
 
 
 class CoreTranslator(BaseTrainer):
@@ -178,26 +184,23 @@ class CoreTranslator(BaseTrainer):
         return self._words(parts[0]), self._words(parts[1]), self._words(parts[2])
 
     def _stream(self, given: Feed, beam: int) -> Stream:
-        masters = self._descent.masters
-        encoded, state = self._begin(masters, given.inputs, given.lengths, beam)
-        return Stream(self._advance, masters, encoded, state, self._placement)
+        fixed, state = self._begin(self._descent.masters, given.inputs, given.lengths, beam)
+        return Stream(self._advance, fixed, state, self._placement)
 
 
 class Stream:
     """The decoder as `impls.beam.Step`: a step of all hypotheses from the states that it keeps."""
 
-    def __init__(
-        self, advance: Any, masters: Tensors, encoded: Encoded, state: Tensors, place: Placement
-    ) -> None:
-        """`encoded`: a row for every hypothesis, a sentence's together."""
-        self._advance, self._masters, self._device = advance, masters, device_of(place)
-        self._encoded, self._state = encoded, state
+    def __init__(self, advance: Any, fixed: Fixed, state: Tensors, place: Placement) -> None:
+        """`fixed`: with a row of the source for every hypothesis, a sentence's together."""
+        self._advance, self._device = advance, device_of(place)
+        self._fixed, self._state = fixed, state
 
     def __call__(self, symbols: np.ndarray, parents: np.ndarray) -> np.ndarray:
         """Logits [N, O] after row n, going on from row parents[n], has read symbols[n]."""
         whole = np.dtype(np.int32)
         read, order = (to_device(a, whole, self._device) for a in (symbols, parents))
-        logits, self._state = self._advance(self._masters, self._encoded, self._state, read, order)
+        logits, self._state = self._advance(self._fixed, self._state, read, order)
         return to_numpy(logits)
 
 

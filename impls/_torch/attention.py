@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from impls._torch.arrays import state_dtype
 from impls._torch.ops import valid_steps
 from impls._torch.stack import Tensors
 
@@ -37,7 +38,9 @@ def shares(cells: Tensor, memory: Memory) -> Tensor:
     Args:
         cells: [U, B, H], the decoder's un-gated states.
     """
-    scores = torch.bmm(cells.transpose(0, 1), memory.values.transpose(1, 2))
+    wide = state_dtype(cells.dtype)  # bfloat16 scores are off by more than their differences
+    keys = memory.values.to(wide).transpose(1, 2)
+    scores = torch.bmm(cells.to(wide).transpose(0, 1), keys)
     if memory.padded is not None:
         scores = scores.masked_fill(memory.padded, float("-inf"))
     return torch.softmax(scores, dim=2)
@@ -45,7 +48,8 @@ def shares(cells: Tensor, memory: Memory) -> Tensor:
 
 def attended(cells: Tensor, memory: Memory) -> Tensor:
     """k_t [U, B, H]: the memory weighted by its shares."""
-    return torch.bmm(shares(cells, memory), memory.values).transpose(0, 1)
+    weights = shares(cells, memory).to(memory.values.dtype)
+    return torch.bmm(weights, memory.values).transpose(0, 1)
 
 
 def output(params: Tensors, cells: Tensor, opened: Tensor | None, memory: Memory) -> Tensor:
@@ -55,6 +59,7 @@ def output(params: Tensors, cells: Tensor, opened: Tensor | None, memory: Memory
         params: "attention.context" (W_k) and "attention.cell" (W_c), both [H, H].
         opened: o [U, B, H]; None = 1, for f-pooling.
     """
-    mixed = attended(cells, memory) @ params["attention.context"]
-    mixed = mixed + cells @ params["attention.cell"]
-    return mixed if opened is None else opened * mixed
+    wide = state_dtype(cells.dtype)
+    mixed = attended(cells, memory).to(wide) @ params["attention.context"].to(wide)
+    mixed = mixed + cells.to(wide) @ params["attention.cell"].to(wide)
+    return (mixed if opened is None else opened * mixed).to(cells.dtype)

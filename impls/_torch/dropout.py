@@ -1,12 +1,13 @@
-"""Inverted dropout whose masks depend on a seed and a site alone, so that a resumed run repeats."""
+"""Inverted dropout (Srivastava et al., JMLR 15, 2014); its masks follow a seed and a site alone."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
-GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 / golden ratio: far apart seeds for neighbouring sites."""
+from impls._torch.zoneout import philox4x32
 
 
 def dropout(x: Tensor, probability: float, seed: int | None, site: int) -> Tensor:
@@ -19,7 +20,18 @@ def dropout(x: Tensor, probability: float, seed: int | None, site: int) -> Tenso
     """
     if seed is None or probability == 0:
         return x
-    generator = torch.Generator(x.device)
-    generator.manual_seed((seed + site * GOLDEN) % 2**64)
-    kept = torch.empty_like(x).bernoulli_(1 - probability, generator=generator)
-    return x * kept.div_(1 - probability)
+    kept = _kept(seed, x.shape, site, round(probability * 65536), x.device)
+    return (x * kept) / (1 - probability)
+
+
+def _kept(seed: int, shape: torch.Size, site: int, least: int, device: torch.device) -> Tensor:
+    """bool of `shape`: where a number uniform in 0..65535 is `least` or more.
+
+    By Philox as the zoneout mask, of all 64 bits of the seed: bit for bit the masks of
+    `impls._jax.dropout`, on any device.
+    """
+    size = math.prod(shape)
+    blocks = torch.arange(-(-size // 8), device=device)
+    drawn = philox4x32(seed, (blocks, 0, 0, site))
+    halves = [part >= least for word in drawn for part in (word & 0xFFFF, word >> 16)]
+    return torch.cat(halves)[:size].reshape(shape)

@@ -48,8 +48,9 @@ def mean(y: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def attention(weight: Tensor, y: Tensor, lengths: Tensor | None) -> Tensor:
-    """[B, D*H]: steps weighted by the softmax over valid steps of y . weight [D*H]."""
-    scores = (y @ weight).to(state_dtype(y.dtype))
+    """[B, D*H]: steps weighted by the softmax over valid steps of y . weight [D*H] (1703.03130)."""
+    wide = state_dtype(y.dtype)
+    scores = y.to(wide) @ weight.to(wide)
     if lengths is not None:
         padded = ~valid_steps(lengths, y.shape[0]).squeeze(2)
         scores = scores.masked_fill(padded, float("-inf"))
@@ -62,7 +63,7 @@ def head(net: NetSpec, params: Tensors, features: Tensor) -> Tensor:
     bias = params["head.bias"]
     weight = params["embedding.weight"].t() if net.tied else params["head.weight"]
     flat = features.reshape(-1, features.shape[-1])
-    out = torch.addmm(bias, flat, weight) if weight.dtype == bias.dtype else flat @ weight + bias
+    out = torch.addmm(bias, flat.to(bias.dtype), weight.to(bias.dtype))
     return out.reshape(*features.shape[:-1], net.outputs)
 
 

@@ -11,13 +11,7 @@ from impls._jax.stack import Mask, Tensors
 from impls.contract import ModelSpec
 
 
-def _apart(line: jax.Array, kernel_width: int, dilation: int, steps: int) -> jax.Array:
-    """[T, B, K*C]: for every step its K inputs, `dilation` steps apart, side by side."""
-    starts = range(0, kernel_width * dilation, dilation)
-    return jnp.concatenate([line[start : start + steps] for start in starts], axis=2)
-
-
-def _sums(params: Tensors, line: jax.Array, dilation: int, steps: int) -> tuple[jax.Array, ...]:
+def _sums(params: Tensors, line: jax.Array, dilation: int) -> tuple[jax.Array, ...]:
     """What enters tanh and the logistic function, [T, B, H] each, float32 at least.
 
     bfloat16 numbers are multiplied as float32: rounding the sums' gradients to bfloat16 would put
@@ -26,7 +20,7 @@ def _sums(params: Tensors, line: jax.Array, dilation: int, steps: int) -> tuple[
     wide = state_dtype(line.dtype)
     line, weights = line.astype(wide), tuple(params[f"{g}.weight"].astype(wide) for g in "zo")
     if dilation > 1:
-        line = _apart(line, weights[0].shape[0], dilation, steps)
+        line = ops.unfold(line, weights[0].shape[0], dilation)
         weights = tuple(weight.reshape(1, -1, weight.shape[2]) for weight in weights)
     z, o = ops.convolve(line, weights)
     return z + params["z.bias"], o + params["o.bias"]
@@ -46,9 +40,10 @@ def core(
     valid = None if lengths is None else ops.valid_steps(lengths, x.shape[0])
     ordered = ops.reverse_valid(x, lengths) if direction == "rev" else x
     line = ops.window_of(ordered, state.get("window"))
-    z, o = _sums(params, line, spec.dilation(layer), x.shape[0])
+    z, o = _sums(params, line, spec.dilation(layer))
     y = ops.gated_output(jnp.tanh(z), jax.nn.sigmoid(o), valid, x.dtype)
     final = {}
     if spec.kernel_width > 1:
-        final["window"] = ops.final_window(line, spec.window_size(layer) + 1, lengths)
+        reach = spec.kernel_width, lengths, spec.dilation(layer)
+        final["window"] = ops.final_window(line, *reach)
     return (ops.reverse_valid(y, lengths) if direction == "rev" else y), final

@@ -7,18 +7,19 @@ Shapes: T source steps, U target steps, C input features, H hidden units, K taps
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from impls.beam import END
 from impls.contract import Arrays, ModelSpec
 from impls.net_params import decoder_spec
 from impls.nets import Batch, NetSpec
 from impls.reference.ops import sigmoid
 from impls.reference.philox import hold_mask
 
-END = 1
-"""The end mark: every target ends with it, and it is the decoder's first input."""
+Drop = Callable[[np.ndarray, int], np.ndarray]
 
 
 class Layer(NamedTuple):
@@ -104,8 +105,12 @@ def _layers(
     initial: list[np.ndarray],
     ahead: int = 0,
     encoded: list[np.ndarray] | None = None,
+    drop: Drop | None = None,
 ) -> list[Layer]:
-    """Every layer over x [T, C]; `initial` and `encoded` (h~_T or None) are [H] per layer."""
+    """Every layer over x [T, C]; `initial` and `encoded` (h~_T or None) are [H] per layer.
+
+    `drop(features, layer)` is the dropout of what passes to the next layer.
+    """
     found: list[Layer] = []
     features = x
     for layer in range(spec.layers):
@@ -120,7 +125,8 @@ def _layers(
         opened = gates.get("o", np.ones_like(cells))
         found.append(Layer(cells, opened * cells, opened))
         below = [features] if spec.dense else []
-        features = np.concatenate([*below, found[-1].hidden], axis=1)
+        passed = found[-1].hidden if drop is None else drop(found[-1].hidden, layer)
+        features = np.concatenate([*below, passed], axis=1)
     return found
 
 
@@ -141,37 +147,55 @@ def logits_of(
     inputs: np.ndarray,
     row: int = 0,
     seed: int | None = None,
+    drop: Drop = lambda features, site: features,
 ) -> np.ndarray:
-    """Logits [U, O] of one sequence; dropout is off.
+    """Logits [U, O] of one sequence.
 
     Args:
         source: int [T], all of it valid.
         inputs: int [U], what the decoder reads: the end mark, then the target but for its last.
         row, seed: of the zoneout mask; seed None = evaluation.
+        drop: dropout of features [T, .] at a site: 0 = the sources' embedding, l + 1 = after layer
+            l, from layers + 1 on the same of the decoder. Without it there is none.
     """
     encoder, decoder = net.core, decoder_spec(net)
     read_in = source[::-1] if net.reversed_source else source
-    x = _below(params, "embedding")["weight"][read_in]
+    x = drop(_below(params, "embedding")["weight"][read_in], 0)
+    behind = encoder.layers + 1
     ahead = 0 if net.masked_encoder else (encoder.kernel_width - 1) // 2
     zeros = [np.zeros(encoder.hidden_size)] * encoder.layers
-    read = _layers(encoder, params, x, Zoneout(seed, row, 0), zeros, ahead)
+    zone = Zoneout(seed, row, 0)
+    read = _layers(encoder, params, x, zone, zeros, ahead, drop=lambda y, layer: drop(y, layer + 1))
 
     own, wide, head = (_below(params, at) for at in ("decoder", "attention", "head"))
-    zone, y = Zoneout(seed, row, 1), own["embedding.weight"][inputs]
+    zone, y = Zoneout(seed, row, 1), drop(own["embedding.weight"][inputs], behind)
     if net.decoder == "projection":
-        encoded = [layer.hidden[-1] for layer in read]
-        written = _layers(decoder, own, y, zone, zeros, encoded=encoded)
+        starts, encoded = zeros, [layer.hidden[-1] for layer in read]
     else:
-        written = _layers(decoder, own, y, zone, [layer.cells[-1] for layer in read])
+        starts, encoded = [layer.cells[-1] for layer in read], None
+    written = _layers(
+        *(decoder, own, y, zone, starts, 0, encoded),
+        drop=lambda y, layer: drop(y, behind + layer + 1),
+    )
     last = written[-1]
     context = attended(last.cells, read[-1].hidden)
     output = last.opened * (context @ wide["context"] + last.cells @ wide["cell"])
+    output = drop(output, behind + decoder.layers)
     logits: np.ndarray = output @ head["weight"] + head["bias"]
     return logits
 
 
-def forward(net: NetSpec, params: Arrays, batch: Batch, seed: int | None = None) -> np.ndarray:
-    """Teacher-forced logits [U, B, O] of a batch, zeros behind each target's own end."""
+def forward(
+    net: NetSpec,
+    params: Arrays,
+    batch: Batch,
+    seed: int | None = None,
+    drop: Callable[[int], Drop] = lambda sentence: lambda features, site: features,
+) -> np.ndarray:
+    """Teacher-forced logits [U, B, O] of a batch, zeros behind each target's own end.
+
+    `drop(b)` is the dropout of `logits_of` in sentence b.
+    """
     steps, size = batch.targets.shape
     lengths = np.full(size, len(batch.inputs)) if batch.lengths is None else batch.lengths
     ends = np.full(size, steps) if batch.target_lengths is None else batch.target_lengths
@@ -180,13 +204,20 @@ def forward(net: NetSpec, params: Arrays, batch: Batch, seed: int | None = None)
     for b in range(size):
         source, target = batch.inputs[: lengths[b], b], batch.targets[: ends[b], b]
         inputs = np.concatenate([[END], target[:-1]])
-        out[: ends[b], b] = logits_of(net, params, source, inputs, int(rows[b]), seed)
+        given = net, params, source, inputs, int(rows[b]), seed
+        out[: ends[b], b] = logits_of(*given, drop(b))
     return out
 
 
-def loss(net: NetSpec, params: Arrays, batch: Batch, seed: int | None = None) -> float:
+def loss(
+    net: NetSpec,
+    params: Arrays,
+    batch: Batch,
+    seed: int | None = None,
+    drop: Callable[[int], Drop] = lambda sentence: lambda features, site: features,
+) -> float:
     """Mean cross-entropy over all target steps before each target's end, its end mark included."""
-    logits = forward(net, params, batch, seed)
+    logits = forward(net, params, batch, seed, drop)
     steps, size = batch.targets.shape
     ends = np.full(size, steps) if batch.target_lengths is None else batch.target_lengths
     total = 0.0

@@ -1,7 +1,8 @@
 """Deliberately wrong networks: one per mistake of whole networks that public ports made.
 
 Each changes one function of the real package while a test runs. `NETWORK_MUTANTS` says which
-check must catch it; the numbers are those of the list of mistakes in the QRNN notes.
+check must catch it; the numbers are those of the list of mistakes in the QRNN notes, None where
+the paper's equations alone say that it is one.
 """
 
 from contextlib import contextmanager
@@ -47,6 +48,29 @@ def forget_gate_takes_the_projection_of_z(right):
         return right({**own, "f.projection": own["z.projection"]}, what)
 
     return with_projection
+
+
+@mutant(
+    *(None, "seq2seq.encode", "decoder_gates_have_their_own_projections"),
+    "the encoder's last output",
+)
+def projected_from_the_state_behind_the_output_gate(right):
+    def encode(*args):
+        encoded = right(*args)
+        return encoded._replace(outputs=encoded.cells)
+
+    return encode
+
+
+@mutant(None, "attention.output", "translation_equals_reference", "the reference's logits")
+def scores_of_the_gated_state(right):
+    def output(params, cells, opened, memory):
+        context, cell = ("attention.context", "attention.cell")
+        gated = cells if opened is None else opened * cells
+        attended = right({**params, cell: 0 * params[cell]}, gated, opened, memory)
+        return attended + right({**params, context: 0 * params[context]}, cells, opened, memory)
+
+    return output
 
 
 def _side_by_side(*parts):
