@@ -27,6 +27,7 @@ class Probe:
         net: NetSpec's fields that the task decides; steps, batch: of a training batch.
         sha256: of the evaluation sets and of a file's training text.
         chance: score of a guess on these data.
+        carries: batches continue each other, and carried states go on.
     """
 
     net: dict[str, Any]
@@ -34,6 +35,7 @@ class Probe:
     batch: int
     sha256: str
     chance: float
+    carries: bool
 
 
 def probe(asked: Asked, root: int) -> Probe:
@@ -44,7 +46,7 @@ def probe(asked: Asked, root: int) -> Probe:
     """
     data = asked.task.data(seeds.run_root(root, 0), asked.options)
     steps, batch = data.train(0).inputs.shape[:2]
-    return Probe(data.net, steps, batch, data.sha256, data.chance)
+    return Probe(data.net, steps, batch, data.sha256, data.chance, data.train(1).carry)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from harness.ablation_spec import Ablation, Arm, Asked
 from harness.changes import Changes
 from harness.companions import companion
 from harness.errors import UsageError
+from impls.batches import carry_hindrance
 from impls.contract import Placement, SpecError
 from impls.nets import NetSpec
 
@@ -175,6 +176,12 @@ class _Builder:
             as_is = self._net(changes)
         except SpecError as error:
             raise UsageError(f"{where}: {error}") from None
+        reason = carry_hindrance(as_is) if self.probe.carries else None
+        if reason is not None:
+            raise UsageError(
+                f"{where}: {reason}, and this task's batches continue each other: leave it out "
+                "of the arm's `tasks`"
+            )
         out: list[Cell] = []
         for mode in arm.budgets if arm.contrast != "reference" else self._baseline_modes():
             try:

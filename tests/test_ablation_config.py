@@ -280,3 +280,16 @@ def test_the_claim_has_ten_seeds_a_grid_and_the_six_primary_contrasts():
     assert (claim.seeds, claim.tuning_seeds, len(claim.learning_rates)) == (10, 2, 5)
     primary = {arm.name for arm in claim.arms if arm.contrast == "primary"}
     assert primary == {"f", "ifo", "k1", "k4", "zoneout", "dense"}
+
+
+def test_an_arm_that_cannot_go_on_where_a_batch_ended_is_refused_before_anything_is_trained(
+    tmp_path,
+):
+    file = tmp_path / "a.txt"
+    file.write_text("".join(f"{n} ships at sea\n" for n in range(6000)))
+    path = tmp_path / "mine.toml"
+    path.write_text(text(ONLY + "bidirectional = true").replace("selective_copy", "char_lm"))
+    plan = ablation.load_ablation(str(path))
+    one = replace(plan.tasks[0], options={"file": str(file)})
+    with pytest.raises(UsageError, match="arm 'x' on task 'char_lm': a reverse direction"):
+        ablation_plan.build(replace(plan, tasks=(one,)))
