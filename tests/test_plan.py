@@ -373,7 +373,7 @@ from harness.config import load_profile
 from harness.floors import Ceilings
 from harness.plan import build, chosen
 made = build(load_profile("default"), [], Ceilings.nominal())
-assert made.total == 24, made.total
+assert made.total == 28, made.total
 heavy = {"torch", "jax", "jaxlib", "pandas", "cupy"} & set(sys.modules)
 assert not heavy, heavy
 """
