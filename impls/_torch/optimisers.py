@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR
 
 from impls._torch.arrays import to_numpy
 from impls._torch.flat import FlatParameters
@@ -58,6 +59,9 @@ class Descent:
     def __init__(self, spec: OptimiserSpec, flat: FlatParameters) -> None:
         self._spec, self._flat = spec, flat
         self._optimiser = build(spec, [flat.master])
+        self._schedule = LambdaLR(
+            self._optimiser, lambda step: learning_rate(spec, step) / spec.learning_rate
+        )
         self.count = 0
 
     def step(self, loss: Tensor) -> None:
@@ -66,8 +70,8 @@ class Descent:
         master.grad = self._flat.gradient(loss)
         if self._spec.clip_norm > 0:
             clip_grad_norm_([master], self._spec.clip_norm, foreach=False)
-        self._optimiser.param_groups[0]["lr"] = learning_rate(self._spec, self.count)
         self._optimiser.step()
+        self._schedule.step()
         self._flat.spread()
         self.count += 1
 
@@ -101,7 +105,8 @@ class Descent:
         with torch.no_grad():
             master.copy_(self._read(snapshot, "parameter"))
         flat.spread()
-        self.count = count
+        self.count = self._schedule.last_epoch = count
+        self._optimiser.param_groups[0]["lr"] = learning_rate(self._spec, count)
         self._optimiser.state.clear()
         for slot in slots:
             self._optimiser.state[master][slot] = self._read(snapshot, f"optimiser.{slot}")
