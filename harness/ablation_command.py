@@ -62,24 +62,13 @@ def ablate(
         UsageError: anything in the file or the options that cannot be; nothing was written.
     """
     ablation = _with_data(load_ablation(name), data)
-    chosen = ablation_plan.known_implementation(impl or ablation.impl)
-    family = ablation.baseline.get("family", "qrnn")
-    if impl is not None and impls.get(impl).family != family:
-        raise UsageError(
-            f"--impl {impl}: computes {impls.get(impl).family!r} layers, the baseline of "
-            f"{ablation.name} is {family!r}; give an implementation of that family"
-        )
+    chosen = _implementation(ablation, impl)
     kept, repeated = _only(ablation, only), FINAL if again else _retry(retry)
     place, owner = out or folder_of(ablation, chosen), profile or f"ablation-{ablation.name}"
     manifest = read_manifest(place, owner, PROTOCOL_VERSION) or {}
     plan = ablation_plan.build(ablation, chosen, kept, seeds)  # before anything is written
     if dry_run:
-        plan = calibration.applied(plan, manifest)
-        rows, note = files.read_lines(place / "ablation.jsonl")
-        if note:
-            print(f"quasibench: {note}", file=sys.stderr)
-        show(plan, rows, repeated)
-        return 0
+        return _rehearse(calibration.applied(plan, manifest), place, repeated)
     usual = folder_of(ablation, chosen) if profile is None else paths.run_folder(profile)
     call = ablation_manifest.Call(
         name=name, text=source(name)[0], impl=None if chosen == ablation.impl else chosen,
@@ -88,19 +77,52 @@ def ablate(
     )  # fmt: skip
     until = min(end, time.monotonic() + (ablation.limit_s or math.inf))
     with RunFolder.open(place, owner, PROTOCOL_VERSION, repair=repair) as folder:
-        progress = Progress()
-        try:
-            if any(cell.mode == "wall" for cell in plan.cells):
-                calibration.calibrate(plan, folder)
-                plan = calibration.applied(plan, folder.manifest, tried=True)
-            rows = files.read_lines(place / "ablation.jsonl")[0]
-            show(plan, rows, repeated)
-            ablation_manifest.describe(plan, folder, chosen, call)
-            outcome = train_all(plan, folder, rows, progress, repeated, until)
-        except InterruptError:
-            return INTERRUPTED
-        finally:
-            progress.close()
+        return _train(plan, folder, chosen, call, repeated, until)
+
+
+def _implementation(ablation: Ablation, impl: str | None) -> str:
+    """Who trains the arms of the baseline's family: `--impl`, or the file's own."""
+    chosen = ablation_plan.known_implementation(impl or ablation.impl)
+    family = ablation.baseline.get("family", "qrnn")
+    if impl is not None and impls.get(impl).family != family:
+        raise UsageError(
+            f"--impl {impl}: computes {impls.get(impl).family!r} layers, the baseline of "
+            f"{ablation.name} is {family!r}; give an implementation of that family"
+        )
+    return chosen
+
+
+def _rehearse(plan: Plan, place: Path, repeated: frozenset[str]) -> int:
+    """Print what a call would train; nothing is written."""
+    rows, note = files.read_lines(place / "ablation.jsonl")
+    if note:
+        print(f"quasibench: {note}", file=sys.stderr)
+    show(plan, rows, repeated)
+    return 0
+
+
+def _train(
+    plan: Plan,
+    folder: RunFolder,
+    chosen: str,
+    call: ablation_manifest.Call,
+    repeated: frozenset[str],
+    until: float,
+) -> int:
+    """Calibrate where a budget is in seconds, register the plan, train; returns the exit code."""
+    progress = Progress()
+    try:
+        if any(cell.mode == "wall" for cell in plan.cells):
+            calibration.calibrate(plan, folder)
+            plan = calibration.applied(plan, folder.manifest, tried=True)
+        rows = files.read_lines(folder.path / "ablation.jsonl")[0]
+        show(plan, rows, repeated)
+        ablation_manifest.describe(plan, folder, chosen, call)
+        outcome = train_all(plan, folder, rows, progress, repeated, until)
+    except InterruptError:
+        return INTERRUPTED
+    finally:
+        progress.close()
     _say(outcome, progress)
     if outcome.interrupted:
         return INTERRUPTED

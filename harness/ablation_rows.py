@@ -70,11 +70,24 @@ def row_of(
         found: the "row" of the worker's answer; failure: why there is none.
         attempt: how often the training was begun by now; a checkpoint gone on with counts anew.
     """
-    cell, task = run.cell, run.cell.asked.task
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= {
-        "record": "accuracy",
-        **shared,
+    row |= {"record": "accuracy", **shared, **_planned(run)}
+    row |= {"attempt": attempt, "started_at": started_at, "ended_at": now()}
+    if failure is not None:
+        row |= {
+            "status": failure.status,
+            "error_type": failure.error_type,
+            "error_msg": failure.reason,
+        }
+    row |= found or {}
+    del row["schema_version"]  # the store's
+    return row
+
+
+def _planned(run: Run) -> dict[str, Any]:
+    """What a training's row says before it has begun."""
+    cell, task = run.cell, run.cell.asked.task
+    return {
         "row_key": run.row_key,
         "stale_key": stale_key(cell.impl, task.name),
         "impl": cell.impl,
@@ -99,19 +112,7 @@ def row_of(
         "metric_name": task.metric,
         "target": cell.asked.target,
         "chance": cell.probe.chance,
-        "attempt": attempt,
-        "started_at": started_at,
-        "ended_at": now(),
     }
-    if failure is not None:
-        row |= {
-            "status": failure.status,
-            "error_type": failure.error_type,
-            "error_msg": failure.reason,
-        }
-    row |= found or {}
-    del row["schema_version"]  # the store's
-    return row
 
 
 def attempts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

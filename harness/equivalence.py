@@ -79,14 +79,19 @@ def check_one(
     from harness import conformance
 
     chosen = getattr(conformance, CASE_SETS[cases])()
-    console = Console(highlight=False)
-    counts = {"passed": 0, "failed": 0}
-    failures: list[Row] = []
     rows = conformance.run_checks(card, dtypes or DTYPES, chosen, device)
     if networks:
         from harness import network_proofs
 
         rows = chain(rows, network_proofs.run(card, dtypes or DTYPES, device))
+    return _told(name, rows, jsonl)
+
+
+def _told(name: str, rows: Iterable[Row], jsonl: Path | None) -> int:
+    """Print the rows as they come, keep them in `jsonl`; 1 when a claim failed, else 0."""
+    console = Console(highlight=False)
+    counts = {"passed": 0, "failed": 0}
+    failures: list[Row] = []
     for row in rows:
         if jsonl is not None:
             _append(jsonl, row)

@@ -111,10 +111,7 @@ def run_profile(
     started = time.monotonic()
     profile, budget_s = _profile(name, budget)
     filters = parse_only(only)
-    select(points(profile), filters)
-    _require_device(profile)
-    if again and profile.drop == "last":
-        raise UsageError("--again: a profile with a hard end goes on, it repeats nothing")
+    _possible(profile, filters, again)
     place = out or paths.run_folder(profile.name)
     with RunFolder.open(place, profile.name, PROTOCOL_VERSION, repair=repair) as folder:
         progress = Progress()
@@ -127,8 +124,7 @@ def run_profile(
             before = len(folder.rows)
             pages = "equivalence" in parts
             if profile.drop == "last":
-                kept = profile.overhead_of("report") if pages and report.lacking() is None else 0.0
-                end = started + budget_s - END_S - kept
+                end = started + budget_s - _kept_back(profile, pages)
                 interrupted = in_order(profile, folder, progress, filters, end)
             else:
                 plan = _planned(profile, folder, filters, started + budget_s, pages, todo, again)
@@ -143,7 +139,16 @@ def run_profile(
     return INTERRUPTED if interrupted else int(failed)
 
 
-def _require_device(profile: Profile) -> None:
+def _kept_back(profile: Profile, pages: bool) -> float:
+    """Seconds of a hard end that belong to ending the workers and to the pages."""
+    return END_S + (profile.overhead_of("report") if pages and report.lacking() is None else 0.0)
+
+
+def _possible(profile: Profile, filters: Mapping[str, str], again: bool) -> None:
+    """Raise UsageError where the filters keep nothing, or the profile cannot run so or here."""
+    select(points(profile), filters)
+    if again and profile.drop == "last":
+        raise UsageError("--again: a profile with a hard end goes on, it repeats nothing")
     if profile.device == "cuda" and not system.gpus():
         raise UsageError(
             f"profile {profile.name!r} measures a CUDA device and nvidia-smi lists none here: run "

@@ -9,11 +9,12 @@ import numpy as np
 
 from impls.contract import Arrays, SpecError
 from impls.nets import NetSpec, OptimiserSpec
+from impls.params import state_shapes
 
 IDENTITY = "identity"
 """Name of the identity in a snapshot."""
-
-
+CARRIED = "carried."
+"""What names of carried states begin with in a snapshot."""
 ADDED_LATER = ("dtype",)
 """What older snapshots do not say of themselves; they are taken to fit."""
 
@@ -54,3 +55,16 @@ def check_arrays(snapshot: Arrays, prefix: str, wanted: dict[str, tuple[int, ...
     if found != expected:
         differ = sorted({*found.items()} ^ {*expected.items()})[:3]
         raise SpecError(f"a snapshot of another network or optimiser: {differ}")
+
+
+def carried_states(snapshot: Arrays, net: NetSpec) -> dict[str, np.ndarray]:
+    """The carried states in a snapshot by name, empty where none were carried.
+
+    Raises:
+        SpecError: states of another network.
+    """
+    found = {n.removeprefix(CARRIED): a for n, a in snapshot.items() if n.startswith(CARRIED)}
+    if found:
+        rows = np.size(found.get("t0", ()))
+        check_arrays(snapshot, CARRIED, state_shapes(net.core, rows) | {"t0": (rows,)})
+    return found

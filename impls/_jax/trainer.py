@@ -22,7 +22,7 @@ from impls.net_params import check
 from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Trainer
 from impls.params import state_shapes
 from impls.reference.philox import key_of
-from impls.snapshots import IDENTITY, check_arrays, check_identity, identity
+from impls.snapshots import CARRIED, IDENTITY, carried_states, check_identity, identity
 
 State = dict[str, Any]
 """Carried states on the device by full name, and "t0", a NumPy array [B] of int64."""
@@ -80,8 +80,8 @@ class BaseTrainer:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything that the next `step` depends on."""
-        carried = {f"carried.{n}": _host(value) for n, value in self._carried.items()}
-        return {IDENTITY: self._identity.copy()} | self._descent.snapshot() | carried
+        states = {f"{CARRIED}{n}": _host(value) for n, value in self._carried.items()}
+        return {IDENTITY: self._identity.copy()} | self._descent.snapshot() | states
 
     def restore(self, snapshot: Arrays) -> None:
         """Go on exactly where `snapshot` was taken; what evaluation has carried is forgotten.
@@ -90,13 +90,9 @@ class BaseTrainer:
             SpecError: a damaged snapshot, or one of another network, optimiser or number format.
         """
         check_identity(snapshot, self._identity)
-        start = "carried."
-        carried = {n[len(start) :]: a for n, a in snapshot.items() if n.startswith(start)}
-        if carried:
-            rows = np.size(carried.get("t0", ()))
-            check_arrays(snapshot, start, state_shapes(self._net.core, rows) | {"t0": (rows,)})
+        states = carried_states(snapshot, self._net)
         self._descent.restore(snapshot)
-        self._carried = {name: self._state(name, value) for name, value in carried.items()}
+        self._carried = {name: self._state(name, value) for name, value in states.items()}
         self._evaluated, self._loss = {}, None
 
     def _state(self, name: str, value: np.ndarray) -> Any:

@@ -17,8 +17,7 @@ from impls._torch.stack import Core, Mask
 from impls.batches import ready
 from impls.contract import Arrays, Placement, SpecError
 from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Trainer
-from impls.params import state_shapes
-from impls.snapshots import IDENTITY, check_arrays, check_identity, identity
+from impls.snapshots import CARRIED, IDENTITY, carried_states, check_identity, identity
 
 State = dict[str, Tensor]
 
@@ -42,9 +41,14 @@ class BaseTrainer:
     """What trainers share: parameters, optimiser, the last loss, export and snapshots."""
 
     def __init__(
-        self, net: NetSpec, params: Arrays, optimiser: OptimiserSpec, placement: Placement
+        self,
+        core: Core,
+        net: NetSpec,
+        params: Arrays,
+        optimiser: OptimiserSpec,
+        placement: Placement,
     ) -> None:
-        self._net = net
+        self._core, self._net = core, net
         self._params = FlatParameters(net, params, placement)
         self._descent = Descent(optimiser, self._params)
         self._identity = identity("torch", net, optimiser, placement.dtype)
@@ -71,8 +75,8 @@ class BaseTrainer:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything that the next `step` depends on."""
-        carried = {f"carried.{n}": to_numpy(t).copy() for n, t in self._carried.items()}
-        return {IDENTITY: self._identity.copy()} | self._descent.snapshot() | carried
+        states = {f"{CARRIED}{n}": to_numpy(t).copy() for n, t in self._carried.items()}
+        return {IDENTITY: self._identity.copy()} | self._descent.snapshot() | states
 
     def restore(self, snapshot: Arrays) -> None:
         """Go on exactly where `snapshot` was taken; what evaluation has carried is forgotten.
@@ -81,13 +85,9 @@ class BaseTrainer:
             SpecError: a damaged snapshot, or one of another network, optimiser or number format.
         """
         check_identity(snapshot, self._identity)
-        start = "carried."
-        carried = {n[len(start) :]: a for n, a in snapshot.items() if n.startswith(start)}
-        if carried:
-            rows = np.size(carried.get("t0", ()))
-            check_arrays(snapshot, start, state_shapes(self._net.core, rows) | {"t0": (rows,)})
+        states = carried_states(snapshot, self._net)
         self._descent.restore(snapshot)
-        self._carried = {name: self._state(name, value) for name, value in carried.items()}
+        self._carried = {name: self._state(name, value) for name, value in states.items()}
         self._evaluated, self._loss = {}, None
 
     def _state(self, name: str, value: np.ndarray) -> Tensor:
@@ -99,17 +99,6 @@ class BaseTrainer:
 
 class NetTrainer(BaseTrainer):
     """A trainer of the heads "sequence" and "steps"."""
-
-    def __init__(
-        self,
-        core: Core,
-        net: NetSpec,
-        params: Arrays,
-        optimiser: OptimiserSpec,
-        placement: Placement,
-    ) -> None:
-        super().__init__(net, params, optimiser, placement)
-        self._core = core
 
     def step(self, batch: Batch, seeds: Seeds) -> None:
         """One optimiser step on the mean loss of the batch.

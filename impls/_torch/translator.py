@@ -35,17 +35,6 @@ def make(
 class CoreTranslator(BaseTrainer):
     """A trainer of head "seq2seq"."""
 
-    def __init__(
-        self,
-        core: Core,
-        net: NetSpec,
-        params: Arrays,
-        optimiser: OptimiserSpec,
-        placement: Placement,
-    ) -> None:
-        super().__init__(net, params, optimiser, placement)
-        self._core = core
-
     def step(self, batch: Batch, seeds: Seeds) -> None:
         """One optimiser step on the mean cross-entropy of the batch's valid target steps.
 
