@@ -39,13 +39,18 @@ class Course:
     changes: Arrays
 
 
-def train(card: Implementation, lesson: Lesson, placement: Placement) -> Course:
+def train(
+    card: Implementation, lesson: Lesson, placement: Placement, start: Arrays | None = None
+) -> Course:
     """Take the lesson with the card's layers.
+
+    Args:
+        start: parameters to begin with instead of the lesson's own.
 
     Raises:
         SpecError: the card cannot train this network.
     """
-    start = net_params.init(lesson.net, lesson.seed)
+    start = net_params.init(lesson.net, lesson.seed) if start is None else start
     taught = trainer(card, lesson.net, start, lesson.optimiser, placement)
     batches, losses = lesson.batches(), []
     for number in range(lesson.steps):

@@ -8,7 +8,8 @@ import pytest
 
 import impls
 from harness.agreement import Course, Lesson, agreement, compare, lessons, train
-from impls.contract import Placement
+from impls import net_params
+from impls.contract import Placement, SpecError
 from impls.nets import OptimiserSpec
 
 torch = pytest.importorskip("torch")
@@ -134,6 +135,44 @@ def test_every_core_trains_alike(lesson, dtype):
     if LESSONS[lesson].net.head == "seq2seq":
         wanted = {"torch_eager", "jax_scan"}
     assert wanted <= {row["impl"] for row in done}
+
+
+NEEDED = {"qrnn": "torch_eager"} | {f: f"{f}_torch" for f in ("lstm", "conv", "attention")}
+REFUSED = {
+    *((f, n) for f in NEEDED if f != "qrnn" for n in ("translation", "translation_state")),
+    *(("attention", name) for name in ("language_model", "pqrnn")),
+}
+
+
+def jolted(name, family):
+    """How far a float32's rounding of the starting parameters moves the end, in float64."""
+    card, lesson = impls.get(NEEDED[family]), LESSONS[name].of_family(family)
+    exact = train(card, lesson, Placement(dtype="float64"))
+    draws = np.random.default_rng(1)
+    start = {
+        name: value * (1 + 2.0**-24 * draws.choice([-1.0, 1.0], value.shape))
+        for name, value in net_params.init(lesson.net, lesson.seed).items()
+    }
+    moved = train(card, lesson, Placement(dtype="float64"), start)
+    return compare(moved, exact, "float32")
+
+
+@pytest.mark.parametrize(("family", "lesson"), [("attention", "classes"), ("conv", "rmsprop")])
+def test_rounding_does_not_decide_how_a_lesson_ends(family, lesson):
+    found = jolted(lesson, family)
+    assert 0 < found.error < found.tolerance / 4, found.quantity
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS)
+@pytest.mark.parametrize("family", NEEDED)
+def test_rounding_decides_no_lesson(family, lesson):
+    if (family, lesson) in REFUSED:
+        with pytest.raises(SpecError):
+            jolted(lesson, family)
+        return
+    found = jolted(lesson, family)
+    assert found.error < found.tolerance / 4, found.quantity
 
 
 @pytest.mark.parametrize(
