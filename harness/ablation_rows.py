@@ -14,7 +14,7 @@ from harness import budgets, machine
 from harness.ablation_cells import Run, digest
 from harness.accuracy import FINAL, standing
 from harness.process import WorkerFailure
-from impls.nets import framework_of
+from impls.training import framework_of
 
 THREADS = 1
 COLUMNS = tuple(
@@ -28,8 +28,8 @@ params_sha256 attempt error_type error_msg started_at ended_at
 )
 """Keys of every row; null where nothing is known."""
 TRAINING = (
-    "impls/nets.py impls/net_params.py impls/batches.py harness/train.py harness/course.py "
-    "harness/losses.py harness/seeds.py harness/tasks/draws.py"
+    "impls/nets.py impls/training.py impls/net_params.py impls/batches.py harness/train.py "
+    "harness/course.py harness/losses.py harness/seeds.py harness/tasks/draws.py"
 ).split()
 """Files beside an implementation's own that a training runs; tasks have versions."""
 

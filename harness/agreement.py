@@ -22,7 +22,7 @@ from harness.lessons import PERIOD, Lesson, lessons
 from impls import net_params
 from impls.batches import carry_hindrance
 from impls.contract import Arrays, Implementation, Placement, SpecError
-from impls.nets import Seeds, framework_of, trainer
+from impls.training import Seeds, framework_of, trainer
 
 GOLDEN = 0x9E3779B97F4A7C15
 """2**64 / golden ratio: its multiples are seeds of which all 64 bits count."""

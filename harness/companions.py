@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import impls
 from impls.contract import Implementation, Placement, SpecError
-from impls.nets import NetSpec, framework_of
+from impls.nets import NetSpec
+from impls.training import framework_of
 
 
 def companion(net: NetSpec, asked: str, placement: Placement) -> tuple[str | None, str | None]:

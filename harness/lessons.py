@@ -10,7 +10,8 @@ import numpy as np
 
 from impls.beam import END
 from impls.contract import ModelSpec
-from impls.nets import Batch, NetSpec, OptimiserSpec
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Batch
 
 STEPS = 50
 SHAPE = (12, 6)

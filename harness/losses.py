@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from impls.nets import Batch, NetSpec
+from impls.nets import NetSpec
+from impls.training import Batch
 
 
 def mean(net: NetSpec, outputs: Sequence[np.ndarray], batches: Sequence[Batch]) -> float:

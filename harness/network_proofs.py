@@ -15,7 +15,7 @@ from harness.agreement import Lesson, agreement, lessons
 from harness.conformance import NETWORK_CHECKS, ConformanceError, Measured, NetworkCheck
 from harness.conformance.runner import SCHEMA_VERSION
 from impls.contract import Dtype, Implementation, ModelSpec, Placement, SpecError
-from impls.nets import framework_of
+from impls.training import framework_of
 
 PLAIN = ("torch_eager", "jax_scan")
 """Asked first where training needs something to compare with: without code of their own."""

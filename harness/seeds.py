@@ -11,7 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
-from impls.nets import Seeds
+from impls.training import Seeds
 
 TUNING = 1_000_000
 """Tuning seeds begin here, so that no final seed is ever one of them."""

@@ -21,7 +21,8 @@ from harness.course import Course, evaluation_steps
 from harness.tasks import Task, TaskData
 from impls import net_params
 from impls.contract import Arrays, Dtype, ModelSpec, Placement, SpecError
-from impls.nets import Batch, NetSpec, OptimiserSpec, Trainer, framework_of, trainer
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Batch, Trainer, framework_of, trainer
 
 DEVICE = "cpu"
 CALIBRATION = (5, 25)

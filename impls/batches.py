@@ -11,8 +11,9 @@ import numpy as np
 
 from impls.beam import END
 from impls.contract import SpecError
-from impls.nets import Batch, NetSpec
+from impls.nets import NetSpec
 from impls.params import stream_hindrance
+from impls.training import Batch
 
 
 def ready(net: NetSpec, batch: Batch) -> Batch:

@@ -40,7 +40,8 @@ class SpecError(ValueError):
     """A description that names nothing: says what was given, what is allowed and what to do."""
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def check_word(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise SpecError where `value` is none of the words `allowed`."""
     if value not in allowed:
         raise SpecError(f"{name} = {value!r}: allowed are {', '.join(map(repr, allowed))}")
 
@@ -80,9 +81,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "layers", "kernel_width", "heads"):
             _positive(name, getattr(self, name))
-        _one_of("pooling", self.pooling, POOLINGS)
-        _one_of("zoneout_mode", self.zoneout_mode, ZONEOUT_MODES)
-        _one_of("zoneout_eval", self.zoneout_eval, ZONEOUT_EVALS)
+        check_word("pooling", self.pooling, POOLINGS)
+        check_word("zoneout_mode", self.zoneout_mode, ZONEOUT_MODES)
+        check_word("zoneout_eval", self.zoneout_eval, ZONEOUT_EVALS)
         number = isinstance(self.zoneout, (int, float)) and not isinstance(self.zoneout, bool)
         if not number or not 0.0 <= self.zoneout < 1.0:
             raise SpecError(f"zoneout = {self.zoneout!r}: give a probability in [0, 1)")
@@ -134,8 +135,8 @@ class Placement:
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        _one_of("device", self.device, ("cpu", "cuda"))
-        _one_of("dtype", self.dtype, DTYPES)
+        check_word("device", self.device, ("cpu", "cuda"))
+        check_word("dtype", self.dtype, DTYPES)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Work:
     target: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, KINDS)
+        check_word("kind", self.kind, KINDS)
         if self.x.ndim != 3 or min(self.x.shape) < 1:
             raise SpecError(f"x has shape {self.x.shape}: give [T, B, C], each at least 1")
         steps, batch, _ = self.x.shape
@@ -253,7 +254,7 @@ class Implementation:
         parts: by name of PARTS, `(spec, params, placement, work) -> Run` of that part of the layer
             alone, on the inputs that `impls.parts` makes of the work; for kinds forward and
             backward of one layer in one direction.
-        trainer: `(net, params, optimiser, placement) -> Trainer` (see `impls.nets`): whole
+        trainer: `(net, params, optimiser, placement) -> Trainer` (see `impls.training`): whole
             networks by a foreign framework's own means; cards with a core need none.
     """
 

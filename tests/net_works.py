@@ -6,8 +6,9 @@ import numpy as np
 
 from impls import net_params, reference
 from impls.contract import ModelSpec, Work
-from impls.nets import Batch, NetSpec
+from impls.nets import NetSpec
 from impls.reference import philox
+from impls.training import Batch
 
 CORE = ModelSpec(input_size=5, hidden_size=6, layers=2, kernel_width=2, pooling="fo")
 VOCABULARY, FEATURES, OUTPUTS = 7, 9, 4

@@ -7,7 +7,8 @@ import pytest
 
 from impls.batches import carry_hindrance, ready
 from impls.contract import ModelSpec, SpecError
-from impls.nets import Batch, NetSpec, Seeds
+from impls.nets import NetSpec
+from impls.training import Batch, Seeds
 from tests.net_works import batch, network
 
 STEPS = {"head": "steps"}

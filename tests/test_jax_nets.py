@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 import impls
 from impls.contract import Placement, SpecError
-from impls.nets import OptimiserSpec, Seeds, trainer
+from impls.nets import OptimiserSpec
+from impls.training import Seeds, trainer
 from tests import net_works
 from tests.absent import run_without
 from tests.net_works import batch, network, parameters
@@ -224,7 +225,8 @@ def test_without_optax_training_says_so_in_one_line_and_layers_run():
 import numpy as np
 import impls
 from impls.contract import Placement, SpecError, Work
-from impls.nets import OptimiserSpec, trainer
+from impls.nets import OptimiserSpec
+from impls.training import trainer
 from tests.net_works import network, parameters
 net = network(head="steps")
 card = impls.get("jax_scan")

@@ -16,7 +16,8 @@ from harness import tasks
 from impls import beam, net_params
 from impls.beam import END
 from impls.contract import ModelSpec
-from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, trainer
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Batch, Seeds, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 ROOT = 1

@@ -18,8 +18,9 @@ from harness.conformance.network_checks import (
 )
 from harness.conformance.tolerances import GRADIENTS, VALUES
 from impls.contract import Placement, SpecError
-from impls.nets import Batch, OptimiserSpec, Seeds, trainer
+from impls.nets import OptimiserSpec
 from impls.reference import seq2seq
+from impls.training import Batch, Seeds, trainer
 from tests.net_works import dropped
 from tests.torch_works import distance
 

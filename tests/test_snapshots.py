@@ -8,7 +8,8 @@ import pytest
 
 import impls
 from impls.contract import Placement, SpecError
-from impls.nets import OptimiserSpec, Seeds, trainer
+from impls.nets import OptimiserSpec
+from impls.training import Seeds, trainer
 from tests.net_works import batch, network, parameters
 
 NET = network(head="steps")

@@ -7,7 +7,7 @@ import pytest
 
 from harness import tasks
 from harness.tasks import digits, number_words
-from impls.nets import Batch
+from impls.training import Batch
 
 
 def examples(batch: Batch) -> list[bytes]:

@@ -14,7 +14,8 @@ import pytest
 from harness import tasks
 from impls import get, net_params
 from impls.contract import ModelSpec
-from impls.nets import NetSpec, OptimiserSpec, Seeds, trainer
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Seeds, trainer
 
 
 @pytest.mark.slow

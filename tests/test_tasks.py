@@ -14,7 +14,8 @@ from harness.errors import UsageError
 from harness.tasks import digits, draws, mqar, number_words
 from impls import net_params
 from impls.contract import ModelSpec
-from impls.nets import Batch, NetSpec, net_fields
+from impls.nets import NetSpec, net_fields
+from impls.training import Batch
 
 SYNTHETIC = ("adding", "counting", "mqar", "reverse", "selective_copy")
 OFFLINE = (*SYNTHETIC, "digits", "number_words")

@@ -8,7 +8,8 @@ import pytest
 import impls
 from impls import net_params
 from impls.contract import Placement, SpecError
-from impls.nets import NetSpec, OptimiserSpec, Seeds, trainer
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Seeds, trainer
 from tests import net_works
 from tests.net_works import batch, network, parameters
 

@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 import impls
 from impls import net_params
 from impls.contract import ModelSpec, Placement, SpecError
-from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, trainer
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Batch, Seeds, trainer
 from tests.net_works import batch, network, parameters
 
 torch = pytest.importorskip("torch")

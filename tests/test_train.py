@@ -15,7 +15,8 @@ from harness.course import Course, evaluation_steps
 from harness.errors import UsageError
 from harness.process import Worker, WorkerFailure
 from impls.contract import ModelSpec
-from impls.nets import Batch, NetSpec, OptimiserSpec
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Batch
 
 NET = NetSpec(
     ModelSpec(input_size=8, hidden_size=8, layers=2, zoneout=0.1), vocabulary=10, outputs=8,

@@ -1,6 +1,6 @@
 """Checks of whole networks around a core: dropout, and the encoder-decoder with attention.
 
-They ask a trainer (`impls.nets.trainer`), where the other checks ask a session, and stand in a
+They ask a trainer (`impls.training.trainer`), where the other checks ask a session, and stand in a
 registry of their own: call one with (card, placement).
 """
 
@@ -19,16 +19,9 @@ from harness.conformance.tolerances import VALUES
 from impls import net_params
 from impls.beam import END
 from impls.contract import Arrays, Implementation, ModelSpec, Placement, SpecError
-from impls.nets import (
-    Batch,
-    NetSpec,
-    OptimiserSpec,
-    Seeds,
-    Trainer,
-    framework_of,
-    trainer,
-)
+from impls.nets import NetSpec, OptimiserSpec
 from impls.reference import seq2seq
+from impls.training import Batch, Seeds, Trainer, framework_of, trainer
 
 Measure = Callable[[Implementation, Placement], Measured]
 CORE = ModelSpec(input_size=5, hidden_size=6, layers=2, kernel_width=3)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UsageError, nearest
-from impls.nets import Batch
+from impls.training import Batch
 
 Score = Callable[[Sequence[np.ndarray], Sequence[Batch]], float]
 Options = Mapping[str, object]

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import mean_squared_error, synthetic
-from impls.nets import Batch
+from impls.training import Batch
 
 STEPS = 60
 VERSION = 1

@@ -11,7 +11,7 @@ from harness.errors import UsageError, nearest
 from harness.tasks import Options, Task, TaskData, textfile
 from harness.tasks.draws import bits, fingerprint, stream
 from harness.tasks.sources import content
-from impls.nets import Batch
+from impls.training import Batch
 
 STEPS, LANES = 64, 32
 """Truncation length, and how many places of the text are read side by side."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import step_accuracy, synthetic
-from impls.nets import Batch
+from impls.training import Batch
 
 STEPS, LIMIT = 60, 8
 VERSION = 1

@@ -13,7 +13,7 @@ import numpy as np
 from harness.errors import UsageError
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import accuracy, fingerprint, order
-from impls.nets import Batch
+from impls.training import Batch
 
 STEPS = 64
 SHARES = {"test": 24, "validation": 9, "tuning": 7}

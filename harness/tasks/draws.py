@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from harness.tasks import EVALUATION, TaskData
-from impls.nets import Batch
+from impls.training import Batch
 
 Draw = Callable[[np.random.Generator, int], Batch]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import step_accuracy, synthetic
-from impls.nets import Batch
+from impls.training import Batch
 
 STEPS, PAIRS, VOCABULARY = 32, 4, 32
 KEYS, VALUES = VOCABULARY // 2 - 1, VOCABULARY // 2

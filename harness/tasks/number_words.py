@@ -10,7 +10,7 @@ import numpy as np
 from harness.errors import UsageError
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import exact_match, fingerprint, stream
-from impls.nets import Batch
+from impls.training import Batch
 
 NUMBERS = 1_000_000
 BUCKETS = 1000

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import exact_match, synthetic
-from impls.nets import Batch
+from impls.training import Batch
 
 SHORTEST, LONGEST, LETTERS = 4, 12, 26
 PAD, END, FIRST = 0, 1, 2

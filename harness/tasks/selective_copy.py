@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import step_accuracy, synthetic
-from impls.nets import Batch
+from impls.training import Batch
 
 STEPS, KEPT, SYMBOLS = 40, 4, 8
 BLANK, ASK = SYMBOLS, SYMBOLS + 1

@@ -14,7 +14,7 @@ from harness.errors import UsageError, nearest
 from harness.tasks import Options, Task, TaskData, labelled
 from harness.tasks.draws import accuracy, digest_of, stream
 from harness.tasks.ternary import PREFIX, Ternary
-from impls.nets import Batch
+from impls.training import Batch
 
 FEATURES = 512
 MOST_TOKENS, EVALUATED = 256, 2048

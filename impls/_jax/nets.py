@@ -13,7 +13,8 @@ from impls._jax.embedding import embed
 from impls._jax.heads import head, readout
 from impls._jax.stack import Core, Mask, Tensors, stack
 from impls.contract import Placement
-from impls.nets import Batch, NetSpec
+from impls.nets import NetSpec
+from impls.training import Batch
 
 
 class Feed(NamedTuple):

@@ -19,10 +19,11 @@ from impls._jax.zoneout import words
 from impls.batches import ready
 from impls.contract import Arrays, Placement, SpecError
 from impls.net_params import check
-from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Trainer
+from impls.nets import NetSpec, OptimiserSpec
 from impls.params import state_shapes
 from impls.reference.philox import key_of
 from impls.snapshots import CARRIED, IDENTITY, carried_states, check_identity, identity
+from impls.training import Batch, Seeds, Trainer
 
 State = dict[str, Any]
 """Carried states on the device by full name, and "t0", a NumPy array [B] of int64."""

@@ -23,8 +23,9 @@ from impls._jax.zoneout import words
 from impls.batches import ready
 from impls.beam import END, Candidate
 from impls.contract import Arrays, Placement
-from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Translator
+from impls.nets import NetSpec, OptimiserSpec
 from impls.reference.philox import key_of
+from impls.training import Batch, Seeds, Translator
 
 READ = ("decoder.embedding.", "attention.", "head.")
 """Parameters that a step of the decoder reads beside those of its layers."""

@@ -14,7 +14,8 @@ from impls._torch.embedding import embed
 from impls._torch.flat import FlatParameters
 from impls._torch.heads import head, readout
 from impls._torch.stack import Core, Mask, Tensors, stack
-from impls.nets import Batch, NetSpec
+from impls.nets import NetSpec
+from impls.training import Batch
 
 
 @dataclass(frozen=True)

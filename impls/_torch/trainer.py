@@ -16,8 +16,9 @@ from impls._torch.optimisers import Descent
 from impls._torch.stack import Core, Mask
 from impls.batches import ready
 from impls.contract import Arrays, Placement, SpecError
-from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Trainer
+from impls.nets import NetSpec, OptimiserSpec
 from impls.snapshots import CARRIED, IDENTITY, carried_states, check_identity, identity
+from impls.training import Batch, Seeds, Trainer
 
 State = dict[str, Tensor]
 

@@ -18,7 +18,8 @@ from impls._torch.trainer import BaseTrainer
 from impls.batches import ready
 from impls.beam import END, Candidate
 from impls.contract import Arrays, Placement
-from impls.nets import Batch, NetSpec, OptimiserSpec, Seeds, Translator
+from impls.nets import NetSpec, OptimiserSpec
+from impls.training import Batch, Seeds, Translator
 
 
 def make(

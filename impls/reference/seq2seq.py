@@ -15,9 +15,10 @@ import numpy as np
 from impls.beam import END
 from impls.contract import Arrays, ModelSpec
 from impls.net_params import decoder_spec
-from impls.nets import Batch, NetSpec
+from impls.nets import NetSpec
 from impls.reference.ops import sigmoid
 from impls.reference.philox import hold_mask
+from impls.training import Batch
 
 Drop = Callable[[np.ndarray, int], np.ndarray]
 
