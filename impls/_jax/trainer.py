@@ -103,6 +103,14 @@ class BaseTrainer:
         with numbers_of(self._placement):
             return to_device(value, format_of(self._placement, name), self._device)
 
+    def _mask(self, batch: Batch, seed: int, t0: np.ndarray | None = None) -> Mask | None:
+        """The zoneout mask of a training step, where there is one; t0 None = from step 0."""
+        if not self._net.core.zoneout:
+            return None
+        rows = np.arange(batch.inputs.shape[1]) if batch.rows is None else batch.rows
+        passed = words(np.zeros_like(rows) if t0 is None else t0)
+        return self._words(key_of(seed)), self._words(words(rows)[0]), self._words(passed)
+
     def _words(self, numbers: np.ndarray) -> jax.Array:
         """uint32 numbers on the device: seeds, rows and counters, never constants of a program."""
         return to_device(numbers, np.dtype(np.uint32), self._device)
@@ -166,7 +174,7 @@ class NetTrainer(BaseTrainer):
         with numbers_of(self._placement):
             given, state = self._begin(batch, self._carried)
             t0 = state.pop("t0")
-            mask = self._mask(batch, t0, seeds.zoneout)
+            mask = self._mask(batch, seeds.zoneout, t0)
             drops = self._net.dropout > 0 or self._net.dropout_input > 0
             seed = self._words(key_of(seeds.dropout)) if drops else None
             self._loss, finals = self._descent.step(given, state, mask, seed)
@@ -203,13 +211,6 @@ class NetTrainer(BaseTrainer):
             zeros = {name: self._state(name, np.zeros(shape)) for name, shape in shapes.items()}
             self._starts[rows] = zeros | {"t0": np.zeros(rows, np.int64)}
         return dict(self._starts[rows])
-
-    def _mask(self, batch: Batch, t0: np.ndarray, seed: int) -> Mask | None:
-        """The zoneout mask of a training step, where there is one."""
-        if not self._net.core.zoneout:
-            return None
-        rows = np.arange(len(t0)) if batch.rows is None else batch.rows
-        return self._words(key_of(seed)), self._words(words(rows)[0]), self._words(words(t0))
 
     def _end(self, batch: Batch, t0: np.ndarray, finals: State) -> State:
         """The states after a batch, with the counter t0."""

@@ -19,7 +19,6 @@ from impls._jax.optimisers import rounded
 from impls._jax.seq2seq import DecoderLayer, Encoded
 from impls._jax.stack import Core, Mask, Tensors
 from impls._jax.trainer import BaseTrainer
-from impls._jax.zoneout import words
 from impls.batches import ready
 from impls.beam import END, Candidate
 from impls.contract import Arrays, Placement
@@ -175,14 +174,6 @@ class CoreTranslator(BaseTrainer):
         if batch.target_lengths is not None:
             ends = to_device(batch.target_lengths, np.dtype(np.int32), self._device)
         return given, ends
-
-    def _mask(self, batch: Batch, seed: int) -> Mask | None:
-        """The zoneout mask of a training step, where there is one."""
-        if not self._net.core.zoneout:
-            return None
-        rows = np.arange(batch.inputs.shape[1]) if batch.rows is None else batch.rows
-        parts = key_of(seed), words(rows)[0], words(np.zeros_like(rows))
-        return self._words(parts[0]), self._words(parts[1]), self._words(parts[2])
 
     def _stream(self, given: Feed, beam: int) -> Stream:
         fixed, state = self._begin(self._descent.masters, given.inputs, given.lengths, beam)

@@ -97,6 +97,14 @@ class BaseTrainer:
         dtype = params.dtype if name.endswith(".window") else params.master.dtype
         return to_tensor(value, torch.int64 if name == "t0" else dtype, params.device)
 
+    def _mask(self, batch: Batch, seed: int, t0: Tensor | None = None) -> Mask | None:
+        """The zoneout mask of a training step, where there is one; t0 None = from step 0."""
+        if not self._net.core.zoneout:
+            return None
+        rows = np.arange(batch.inputs.shape[1]) if batch.rows is None else batch.rows
+        places = to_tensor(rows, torch.int64, self._params.device)
+        return seed, places, torch.zeros_like(places) if t0 is None else t0
+
 
 class NetTrainer(BaseTrainer):
     """A trainer of the heads "sequence" and "steps"."""
@@ -108,7 +116,7 @@ class NetTrainer(BaseTrainer):
             SpecError: a batch that does not fit the network.
         """
         given, state = self._begin(batch, self._carried)
-        mask = self._mask(batch, state, seeds.zoneout)
+        mask = self._mask(batch, seeds.zoneout, state.get("t0"))
         outputs, finals = forward(
             self._core, self._net, self._params, given, state, mask, seeds.dropout
         )
@@ -138,15 +146,6 @@ class NetTrainer(BaseTrainer):
         if rows != known:
             raise SpecError(f"carry = True: {rows} sequences cannot continue {known}")
         return given, carried
-
-    def _mask(self, batch: Batch, state: State, seed: int) -> Mask | None:
-        """The zoneout mask of a training step, where there is one."""
-        if not self._net.core.zoneout:
-            return None
-        rows = np.arange(batch.inputs.shape[1]) if batch.rows is None else batch.rows
-        places = to_tensor(rows, torch.int64, self._params.device)
-        t0 = state["t0"] if "t0" in state else torch.zeros_like(places)
-        return seed, places, t0
 
     def _end(self, given: Feed, state: State, finals: State) -> State:
         """The states after a batch, cut from its graph, with the counter t0."""

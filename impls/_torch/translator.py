@@ -13,7 +13,7 @@ from impls._torch.attention import Memory
 from impls._torch.heads import head, loss
 from impls._torch.nets import Feed, feed
 from impls._torch.seq2seq import Encoded
-from impls._torch.stack import Core, Mask
+from impls._torch.stack import Core
 from impls._torch.trainer import BaseTrainer
 from impls.batches import ready
 from impls.beam import END, Candidate
@@ -95,14 +95,6 @@ class CoreTranslator(BaseTrainer):
             *(self._core, net, params.leaves, layers, encoded, inputs, state, ends, mask, seed)
         )
         return head(net, params.leaves, h)
-
-    def _mask(self, batch: Batch, seed: int) -> Mask | None:
-        """The zoneout mask of a training step, where there is one."""
-        if not self._net.core.zoneout:
-            return None
-        rows = np.arange(batch.inputs.shape[1]) if batch.rows is None else batch.rows
-        places = to_tensor(rows, torch.int64, self._params.device)
-        return seed, places, torch.zeros_like(places)
 
     def _stream(self, given: Feed, beam: int) -> Stream:
         encoded = seq2seq.encode(self._core, self._net, self._params, given.inputs, given.lengths)
