@@ -14,7 +14,6 @@ from harness.tasks.draws import mean_squared_error, synthetic
 from impls.training import Batch
 
 STEPS = 60
-VERSION = 1
 
 
 def draw(generator: np.random.Generator, sequences: int) -> Batch:
@@ -32,15 +31,12 @@ def draw(generator: np.random.Generator, sequences: int) -> Batch:
 
 
 def _data(run_root: int, _options: Options) -> TaskData:
-    return synthetic(
-        task.name, VERSION, run_root, draw, task.batch_size, score=mean_squared_error,
-        net=dict(task.net), chance=task.chance,
-    )  # fmt: skip
+    return synthetic(task, run_root, draw, mean_squared_error)
 
 
 task = Task(
     name="adding",
-    version=VERSION,
+    version=1,
     about="the sum of the two marked numbers among 60",
     metric="mse",
     higher_is_better=False,

@@ -21,7 +21,6 @@ HELD_OUT = 0.05
 """Share of a text of one piece for each of validation, test and tuning: its end, in this order:
 tuning, validation, test. A corpus that brings its own parts gives the end of its training text
 to tuning."""
-VERSION = 1
 SOURCES = ("tinyshakespeare", "ptb")
 
 
@@ -163,7 +162,7 @@ def _data(run_root: int, options: Options) -> TaskData:
         test=sets["test"],
         tuning=sets["tuning"],
         score=bits,
-        sha256=fingerprint(task.name, VERSION, sets.values(), text.trained),
+        sha256=fingerprint(task.name, task.version, sets.values(), text.trained),
         net=task.net | {"vocabulary": size, "outputs": size},
         chance=unigram_bits(text, "test"),
         text=lambda symbols: "".join(text.alphabet[s] for s in symbols),
@@ -172,7 +171,7 @@ def _data(run_root: int, options: Options) -> TaskData:
 
 task = Task(
     name="char_lm",
-    version=VERSION,
+    version=1,
     about="the next character of a text; the state is carried over 64-step truncations",
     metric="bits_per_character",
     higher_is_better=False,

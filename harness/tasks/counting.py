@@ -13,7 +13,6 @@ from harness.tasks.draws import step_accuracy, synthetic
 from impls.training import Batch
 
 STEPS, LIMIT = 60, 8
-VERSION = 1
 SHIFTS = np.array([0, 1, -1])
 """What symbol 0 (nothing), 1 (up) and 2 (down) do to the count."""
 
@@ -36,15 +35,12 @@ def draw(generator: np.random.Generator, sequences: int) -> Batch:
 
 
 def _data(run_root: int, _options: Options) -> TaskData:
-    return synthetic(
-        task.name, VERSION, run_root, draw, task.batch_size, score=step_accuracy,
-        net=dict(task.net), chance=task.chance,
-    )  # fmt: skip
+    return synthetic(task, run_root, draw, step_accuracy)
 
 
 task = Task(
     name="counting",
-    version=VERSION,
+    version=1,
     about="up minus down so far, at each of 60 steps; 17 classes",
     metric="accuracy",
     higher_is_better=True,

@@ -18,7 +18,6 @@ from impls.training import Batch
 STEPS = 64
 SHARES = {"test": 24, "validation": 9, "tuning": 7}
 """Percent of the images by a hash of their pixels; the rest trains. Equal images go together."""
-VERSION = 1
 
 
 @cache
@@ -72,7 +71,7 @@ def _data(run_root: int, _options: Options) -> TaskData:
         test=sets["test"],
         tuning=sets["tuning"],
         score=accuracy,
-        sha256=fingerprint(task.name, VERSION, sets.values()),
+        sha256=fingerprint(task.name, task.version, sets.values()),
         net=dict(task.net),
         chance=task.chance,
     )
@@ -80,7 +79,7 @@ def _data(run_root: int, _options: Options) -> TaskData:
 
 task = Task(
     name="digits",
-    version=VERSION,
+    version=1,
     about="scikit-learn's handwritten digits as 64 steps of one pixel; 10 classes",
     metric="accuracy",
     higher_is_better=True,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
-from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from harness.tasks import EVALUATION, TaskData
+from harness.tasks import EVALUATION, Score, Task, TaskData
 from impls.training import Batch
 
 Draw = Callable[[np.random.Generator, int], Batch]
@@ -22,23 +21,30 @@ def stream(run_root: int, name: str, index: int) -> np.random.Generator:
 
 
 def synthetic(
-    name: str, version: int, run_root: int, draw: Draw, batch_size: int, **rest: Any
+    task: Task,
+    run_root: int,
+    draw: Draw,
+    score: Score,
+    text: Callable[[Sequence[int]], str] | None = None,
 ) -> TaskData:
     """Data of a task whose examples are drawn: `draw(generator, sequences) -> Batch`.
 
     Training step s draws from stream "data" at index s; each evaluation set has a stream of its
-    own. `rest` are the other fields of TaskData.
+    own. `score` and `text` are TaskData's.
     """
     count, size = EVALUATION
-    sets: dict[str, Any] = {
+    sets = {
         part: [draw(stream(run_root, part, i), size) for i in range(count)]
         for part in ("validation", "test", "tuning")
     }
     return TaskData(
-        train=lambda step: draw(stream(run_root, "data", step), batch_size),
-        sha256=fingerprint(name, version, sets.values()),
+        train=lambda step: draw(stream(run_root, "data", step), task.batch_size),
         **sets,
-        **rest,
+        score=score,
+        sha256=fingerprint(task.name, task.version, sets.values()),
+        net=dict(task.net),
+        chance=task.chance,
+        text=text,
     )
 
 

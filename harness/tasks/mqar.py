@@ -18,7 +18,6 @@ KEYS, VALUES = VOCABULARY // 2 - 1, VOCABULARY // 2
 """Symbol 0 is nothing, 1..15 are keys, 16..31 values."""
 SHOWN = 0.3372
 """Expected share of the most frequent of four values drawn from 16: 1/4 where all differ."""
-VERSION = 1
 
 
 def _distinct(generator: np.random.Generator, sequences: int, among: int, count: int) -> np.ndarray:
@@ -48,15 +47,12 @@ def draw(generator: np.random.Generator, sequences: int) -> Batch:
 
 
 def _data(run_root: int, _options: Options) -> TaskData:
-    return synthetic(
-        task.name, VERSION, run_root, draw, task.batch_size, score=step_accuracy,
-        net=dict(task.net), chance=task.chance,
-    )  # fmt: skip
+    return synthetic(task, run_root, draw, step_accuracy)
 
 
 task = Task(
     name="mqar",
-    version=VERSION,
+    version=1,
     about="4 pairs of key and value, then each key again within 24 steps; say its value",
     metric="accuracy",
     higher_is_better=True,

@@ -10,19 +10,20 @@ import numpy as np
 from harness.errors import UsageError
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import exact_match, fingerprint, stream
+from impls.beam import END
 from impls.training import Batch
 
 NUMBERS = 1_000_000
 BUCKETS = 1000
 HELD_OUT = {"test": range(3), "validation": range(3, 4), "tuning": range(4, 5)}
 """Hash buckets of each evaluation set, about 1,000 integers each; the others train."""
-PAD, END, FIRST = 0, 1, 2
+FIRST = END + 1
+"""Letters follow the padding 0 and the end mark 1."""
 GERMAN = "abcdefghilnrstuvwzßöü"
 ENGLISH = " ,-adefghilnorstuvwxy"
 LONGEST = {"de": 64, "en": 73}
 ROUND = 16
 """Evaluation batches are as long as their longest sequence, rounded up to this."""
-VERSION = 1
 
 
 def hashed(numbers: np.ndarray) -> np.ndarray:
@@ -148,7 +149,7 @@ def _data(run_root: int, _options: Options) -> TaskData:
         test=sets["test"],
         tuning=sets["tuning"],
         score=exact_match,
-        sha256=fingerprint(task.name, VERSION, sets.values()),
+        sha256=fingerprint(task.name, task.version, sets.values()),
         net=dict(task.net),
         chance=task.chance,
         text=text,
@@ -157,7 +158,7 @@ def _data(run_root: int, _options: Options) -> TaskData:
 
 task = Task(
     name="number_words",
-    version=VERSION,
+    version=1,
     about="German number words below a million to English ones, character by character",
     metric="exact_match",
     higher_is_better=True,

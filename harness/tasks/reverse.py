@@ -8,11 +8,12 @@ import numpy as np
 
 from harness.tasks import Options, Task, TaskData
 from harness.tasks.draws import exact_match, synthetic
+from impls.beam import END
 from impls.training import Batch
 
 SHORTEST, LONGEST, LETTERS = 4, 12, 26
-PAD, END, FIRST = 0, 1, 2
-VERSION = 1
+PAD, FIRST = 0, END + 1
+"""Letters follow the padding and the end mark."""
 
 
 def draw(generator: np.random.Generator, sequences: int) -> Batch:
@@ -37,15 +38,12 @@ def text(symbols: Sequence[int]) -> str:
 
 
 def _data(run_root: int, _options: Options) -> TaskData:
-    return synthetic(
-        task.name, VERSION, run_root, draw, task.batch_size, score=exact_match,
-        net=dict(task.net), chance=task.chance, text=text,
-    )  # fmt: skip
+    return synthetic(task, run_root, draw, exact_match, text)
 
 
 task = Task(
     name="reverse",
-    version=VERSION,
+    version=1,
     about="4 to 12 letters backwards, by an encoder-decoder",
     metric="exact_match",
     higher_is_better=True,

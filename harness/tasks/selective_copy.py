@@ -15,7 +15,6 @@ from impls.training import Batch
 
 STEPS, KEPT, SYMBOLS = 40, 4, 8
 BLANK, ASK = SYMBOLS, SYMBOLS + 1
-VERSION = 1
 
 
 def draw(generator: np.random.Generator, sequences: int) -> Batch:
@@ -37,15 +36,12 @@ def draw(generator: np.random.Generator, sequences: int) -> Batch:
 
 
 def _data(run_root: int, _options: Options) -> TaskData:
-    return synthetic(
-        task.name, VERSION, run_root, draw, task.batch_size, score=step_accuracy,
-        net=dict(task.net), chance=task.chance,
-    )  # fmt: skip
+    return synthetic(task, run_root, draw, step_accuracy)
 
 
 task = Task(
     name="selective_copy",
-    version=VERSION,
+    version=1,
     about="4 symbols of 8 among 36 steps, mostly blank, to be repeated in order at the end",
     metric="accuracy",
     higher_is_better=True,

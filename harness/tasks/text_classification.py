@@ -22,7 +22,6 @@ ROUND = 8
 """Batches are as long as their longest text, rounded up to this: few shapes, little padding."""
 POOL = 16
 """Batches whose examples are sorted by length together."""
-VERSION = 1
 _TOKEN = re.compile(r"[\w']+|[^\w\s]")
 
 
@@ -167,7 +166,9 @@ def _data(run_root: int, options: Options) -> TaskData:
         test=sets["test"],
         tuning=sets["tuning"],
         score=accuracy,
-        sha256=digest_of(task.name, VERSION, (corpus.lines(part) for part in ("train", *parts))),
+        sha256=digest_of(
+            task.name, task.version, (corpus.lines(part) for part in ("train", *parts))
+        ),
         net=task.net | {"outputs": len(corpus.labels)},
         chance=float((corpus.parts["test"].labels == commonest).mean()),
     )
@@ -175,7 +176,7 @@ def _data(run_root: int, options: Options) -> TaskData:
 
 task = Task(
     name="text_classification",
-    version=VERSION,
+    version=1,
     about="the class of a text from hashed ternary features of its tokens (pQRNN)",
     metric="accuracy",
     higher_is_better=True,
