@@ -5,13 +5,26 @@ from dataclasses import replace
 import numpy as np
 
 from impls import net_params, reference
-from impls.contract import ModelSpec, Work
-from impls.nets import NetSpec
+from impls.contract import ModelSpec, Placement, Work
+from impls.nets import NetSpec, OptimiserSpec
 from impls.reference import philox
-from impls.training import Batch
+from impls.training import Batch, Seeds
 
 CORE = ModelSpec(input_size=5, hidden_size=6, layers=2, kernel_width=2, pooling="fo")
 VOCABULARY, FEATURES, OUTPUTS = 7, 9, 4
+WIDE = Placement(dtype="float64")
+SEEDS = Seeds(dropout=3, zoneout=12345678901234567890)
+STILL = OptimiserSpec("sgd", 1e-300, clip_norm=0.0)
+"""Its steps leave float64 parameters as they are."""
+RAGGED = [4, 9, 1]
+STEPS = {"head": "steps"}
+SEQUENCE = {"head": "sequence"}
+
+
+def close(found, expected, tolerance=1e-12):
+    """Of the same shape, and within the tolerance, relative or absolute."""
+    assert found.shape == np.shape(expected)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def network(core=None, **changes):

@@ -1,4 +1,7 @@
-"""Networks in PyTorch against NumPy's formulas: outputs, gradients, masks, carried states."""
+"""Networks in PyTorch against NumPy's formulas: gradients, masks, states of padded sequences.
+
+Outputs, dropout and chunks that carry on are in test_nets, for both frameworks.
+"""
 
 from dataclasses import replace
 
@@ -11,19 +14,20 @@ from impls.contract import Placement, SpecError
 from impls.nets import NetSpec, OptimiserSpec
 from impls.training import Seeds, trainer
 from tests import net_works
-from tests.net_works import batch, network, parameters
+from tests.net_works import (
+    RAGGED,
+    SEEDS,
+    SEQUENCE,
+    STEPS,
+    STILL,
+    WIDE,
+    batch,
+    close,
+    network,
+    parameters,
+)
 
-torch = pytest.importorskip("torch")
-
-from impls._torch.dropout import dropout  # noqa: E402
-
-WIDE = Placement(dtype="float64")
-SEEDS = Seeds(dropout=3, zoneout=12345678901234567890)
-STILL = OptimiserSpec("sgd", 1e-300, clip_norm=0.0)
-"""Its steps leave float64 parameters as they are."""
-RAGGED = [4, 9, 1]
-STEPS = {"head": "steps"}
-SEQUENCE = {"head": "sequence"}
+pytest.importorskip("torch")
 
 
 IMPLEMENTATIONS = {"qrnn": "torch_eager"} | {
@@ -35,40 +39,6 @@ def make(net, params=None, optimiser=STILL, name=None, placement=WIDE):
     params = parameters(net) if params is None else params
     card = impls.get(name or IMPLEMENTATIONS[net.core.family])
     return trainer(card, net, params, optimiser, placement)
-
-
-def close(found, expected, tolerance=1e-12):
-    assert found.shape == np.shape(expected)
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("lengths", [None, RAGGED])
-@pytest.mark.parametrize(
-    ("core", "changes"),
-    [
-        ({}, STEPS),
-        ({}, SEQUENCE),
-        ({"bidirectional": True}, SEQUENCE),
-        ({"dense": True, "pooling": "ifo"}, SEQUENCE | {"readout": "mean"}),
-        (
-            {"bidirectional": True, "kernel_width": 3},
-            SEQUENCE | {"readout": "attention", "inputs": "hashed"},
-        ),
-        ({"kernel_width": 1}, STEPS | {"inputs": "dense", "loss": "squared"}),
-        ({"dense": True, "hidden_size": 5}, STEPS | {"tied": True, "outputs": 7}),
-        ({"zoneout": 0.4, "zoneout_eval": "expectation"}, STEPS),
-        ({"zoneout": 0.4}, STEPS),
-    ],
-)
-def test_outputs_are_numpys_and_padding_is_ignored(core, changes, lengths):
-    net = network(core, **changes)
-    given = batch(net, lengths=lengths)
-    found = make(net).outputs(given)
-    expected, _ = net_works.outputs(net, parameters(net), given)
-    if lengths is not None and net.head == "steps":
-        valid = np.arange(len(given.inputs))[:, None] < given.lengths
-        found, expected = found[valid], expected[valid]
-    close(found, expected)
 
 
 GRADIENTS = [
@@ -118,40 +88,6 @@ def test_a_step_of_sgd_subtracts_numpys_gradient(core, changes, weighted, length
         assert slope == pytest.approx((ahead - behind) / 2e-5, rel=1e-6, abs=1e-9), name
 
 
-@pytest.mark.parametrize("changes", [STEPS, SEQUENCE])
-@pytest.mark.parametrize("dense", [False, True])
-def test_dropout_acts_after_the_embedding_between_layers_and_before_the_head(dense, changes):
-    net = network({"dense": dense, "layers": 3}, dropout=0.5, dropout_input=0.25, **changes)
-    params, given = parameters(net), batch(net, lengths=RAGGED, rows=3)
-
-    def drop(array, site):
-        rate = net.dropout if site else net.dropout_input
-        return net_works.dropped(array, rate, SEEDS.dropout, site)
-
-    trained = make(net, params)
-    trained.step(given, SEEDS)
-    expected = net_works.loss(net, net_works.outputs(net, params, given, drop=drop)[0], given)
-    assert trained.loss() == pytest.approx(expected, rel=1e-12)
-    evaluated = trained.outputs(given)[0]
-    close(evaluated, net_works.outputs(net, params, given)[0][0])
-
-
-def test_dropout_keeps_the_mean_and_draws_by_seed_and_site():
-    x = torch.full((300, 200), 2.0)
-    kept = dropout(x, 0.3, 7, 1)
-    assert kept.unique().tolist() == [0.0, pytest.approx(2 / 0.7)]
-    assert float((kept == 0).double().mean()) == pytest.approx(0.3, abs=0.01)
-    for seed, site in ((7, 1), (2**64 - 1, 3), (7 + 2**32, 1)):
-        close(
-            dropout(x, 0.3, seed, site).numpy(), net_works.dropped(x.numpy(), 0.3, seed, site), 1e-6
-        )
-    for other in (dropout(x, 0.3, 8, 1), dropout(x, 0.3, 7, 2), dropout(x, 0.3, 7 + 2**32, 1)):
-        # two independent masks agree on 0.7^2 + 0.3^2 of their places
-        assert float((other == kept).double().mean()) == pytest.approx(0.58, abs=0.02)
-    assert dropout(x, 0.3, None, 1) is x
-    assert dropout(x, 0.0, 7, 1) is x
-
-
 def test_zoneout_is_random_in_training_alone():
     net = network({"zoneout": 0.5}, **STEPS)
     given, plain = batch(net), network(**STEPS)
@@ -162,36 +98,6 @@ def test_zoneout_is_random_in_training_alone():
         losses.append(trained.loss())
     assert losses[0] == losses[2] != losses[1]
     close(trained.outputs(given), make(plain).outputs(given))
-
-
-@pytest.mark.parametrize(
-    "core",
-    [
-        {"kernel_width": 3, "zoneout": 0.3},
-        {"family": "lstm"},
-        {"family": "conv", "kernel_width": 3, "dilated": True},
-    ],
-)
-def test_chunks_that_carry_on_equal_one_long_pass(core):
-    net = network(core, **STEPS)
-    params, whole = parameters(net), batch(net, steps=12)
-    chunks = [
-        replace(whole, inputs=whole.inputs[at], targets=whole.targets[at], carry=carry)
-        for at, carry in ((slice(5), False), (slice(5, 6), True), (slice(6, 12), True))
-    ]
-    trained = make(net, params)
-    evaluated, losses = [], []
-    for chunk in chunks:
-        trained.step(chunk, SEEDS)
-        losses.append(trained.loss())
-        evaluated.append(trained.outputs(chunk))
-    close(np.concatenate(evaluated), net_works.outputs(net, params, whole)[0])
-    found, _ = net_works.outputs(net, params, whole, SEEDS.zoneout)
-    parts = np.split(found, [5, 6])
-    expected = [net_works.loss(net, p, c) for p, c in zip(parts, chunks, strict=True)]
-    close(np.array(losses), expected)
-    trained.step(replace(chunks[0], carry=False), SEEDS)
-    assert trained.loss() == pytest.approx(expected[0], rel=1e-12)
 
 
 def test_a_padded_sequence_carries_the_state_of_its_own_end():
