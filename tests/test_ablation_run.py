@@ -8,18 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import (
-    ablation_plan,
-    accuracy,
-    after_timing,
-    checkpoint,
-    deviations,
-    outcomes,
-    report,
-    slots,
-)  # fmt: skip
-from harness.ablation import load_ablation
-from harness.ablation_rows import attempts
+from harness import report
+from harness.ablation import accuracy, after_timing, checkpoint, plan, slots
+from harness.ablation.config import load_ablation
+from harness.ablation.rows import attempts
+from harness.analysis import deviations, outcomes
 from harness.cli import main
 from harness.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
@@ -238,7 +231,7 @@ def test_kill_9_loses_no_row_and_trains_nothing_twice(tmp_path):
 
 def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, capsys):
     file, out = written(tmp_path), tmp_path / "run"
-    first, second = ablation_plan.build(load_ablation(str(file))).cells[0].open_runs({})
+    first, second = plan.build(load_ablation(str(file))).cells[0].open_runs({})
     at = out / "checkpoints" / f"{first.row_key}.safetensors"
     assert ablate(file, out, "--dry-run") == 0
     RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
@@ -253,7 +246,7 @@ def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, 
 @pytest.mark.parametrize("damaged", [True, False])
 def test_every_checkpoint_is_looked_at_before_the_first_training(tmp_path, capsys, damaged):
     file, out = written(tmp_path), tmp_path / "run"
-    cells = ablation_plan.build(load_ablation(str(file))).cells
+    cells = plan.build(load_ablation(str(file))).cells
     last = cells[-1].open_runs({})[-1]
     RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
     at = out / "checkpoints" / f"{last.row_key}.safetensors"

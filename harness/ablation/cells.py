@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness import budgets, rates, seeds
-from harness import changes as fields
-from harness.ablation_spec import Arm, Asked
-from harness.changes import Changes
+from harness.ablation import budgets, rates, seeds
+from harness.ablation import changes as fields
+from harness.ablation.changes import Changes
+from harness.ablation.spec import Arm, Asked
 from impls.nets import NetSpec, OptimiserSpec
 
 PROTOCOL_VERSION = 2

@@ -8,13 +8,14 @@ from types import ModuleType
 from typing import Any
 
 import impls
-from harness import budgets, contrasts, course, effects, rates, seeds
-from harness import changes as fields
-from harness.ablation_arms import known_as, trained
-from harness.ablation_cells import PROTOCOL_VERSION, Cell, digest, probe
-from harness.ablation_spec import Ablation, Arm, Asked
-from harness.changes import Changes
-from harness.companions import companion
+from harness.ablation import budgets, course, rates, seeds
+from harness.ablation import changes as fields
+from harness.ablation.arms import known_as, trained
+from harness.ablation.cells import PROTOCOL_VERSION, Cell, digest, probe
+from harness.ablation.changes import Changes
+from harness.ablation.companions import companion
+from harness.ablation.spec import Ablation, Arm, Asked
+from harness.analysis import contrasts, effects
 from harness.errors import UsageError
 from impls.batches import carry_hindrance
 from impls.contract import Placement, SpecError

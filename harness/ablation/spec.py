@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.changes import Changes
+from harness.ablation.changes import Changes
 from harness.tasks import Task
 
 

@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness import ablation_arms, checked, tasks
-from harness import changes as fields
-from harness.ablation_spec import Ablation, Arm
-from harness.changes import BUDGETS
+from harness import checked, tasks
+from harness.ablation import arms as ablation_arms
+from harness.ablation import changes as fields
+from harness.ablation.changes import BUDGETS
+from harness.ablation.spec import Ablation, Arm
 from harness.checked import known_keys, parse_duration
 from harness.errors import UsageError, nearest
 from impls.contract import DTYPES
