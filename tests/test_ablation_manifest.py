@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from harness.ablation import accuracy, manifest
+from harness.ablation import accuracy, manifest, rows
 from harness.ablation import plan as ablation_plan
 from harness.ablation.config import load_ablation, parse, source
 from harness.ablation.manifest import Call
@@ -83,3 +83,9 @@ def test_no_folder_outside_the_working_one_is_named(tmp_path, monkeypatch):
     call = Call("claim", "", data=[f"char_lm={file}"], out=tmp_path / "secret" / "run")
     assert "secret" not in call.command() + json.dumps(call.options())
     assert "--data char_lm=text.txt --out run" in call.command()
+
+
+def test_a_row_goes_stale_with_every_file_that_a_training_runs(monkeypatch):
+    monkeypatch.setattr(rows, "digest", lambda parts, digits: parts)
+    hashed = rows.stale_key.__wrapped__("fake_net", "counting")[1]
+    assert hashed.keys() == {*rows.TRAINING, "harness/tasks/counting.py"}
