@@ -19,7 +19,7 @@ HELD_OUT = {"test": range(3), "validation": range(3, 4), "tuning": range(4, 5)}
 PAD, END, FIRST = 0, 1, 2
 GERMAN = "abcdefghilnrstuvwzßöü"
 ENGLISH = " ,-adefghilnorstuvwxy"
-LONGEST = {"de": 64, "en": 73}
+LONGEST = {"de": 65, "en": 73}
 ROUND = 16
 """Evaluation batches are as long as their longest sequence, rounded up to this."""
 VERSION = 1
