@@ -269,8 +269,13 @@ def test_the_plan_is_printed_and_nothing_written(tmp_path, capsys):
 
 
 def test_the_claim_has_ten_seeds_a_grid_and_the_six_primary_contrasts():
-    claim = config.load_ablation("claim")
-    assert (claim.seeds, claim.tuning_seeds, len(claim.learning_rates)) == (10, 2, 5)
+    claim = ablation.load_ablation("claim")
+    assert (claim.seeds, claim.tuning_seeds, claim.runoff_seeds, len(claim.learning_rates)) == (
+        10,
+        2,
+        4,
+        5,
+    )
     primary = {arm.name for arm in claim.arms if arm.contrast == "primary"}
     assert primary == {"f", "ifo", "k1", "k4", "zoneout", "dense"}
 

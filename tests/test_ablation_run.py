@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -91,7 +92,7 @@ def test_each_way_to_fail_is_a_row_and_the_others_go_on(tmp_path, capsys):
     assert {row["attempt"] for row in rows(out)[:6]} == {1}
 
 
-GRID = "tuning_seeds = 2\nlearning_rates = [2e-3, 8e-3, 3.2e-2]"
+GRID = "tuning_seeds = 2\nrunoff_seeds = 1\nlearning_rates = [2e-3, 8e-3, 3.2e-2]"
 K4 = '[[changes]]\nname = "k4"\nkernel_width = 4\n'
 
 
@@ -111,6 +112,9 @@ def test_rates_are_tuned_on_seeds_and_data_of_their_own_and_an_edge_is_flagged(t
     }
     tried = {row["learning_rate"] for row in tuned if row["arm"] == "k4"}
     assert tried == {2e-3, 8e-3, 3.2e-2, 0.128}, "a grid grows once, by one rate"
+    seeds = Counter(row["learning_rate"] for row in tuned if row["arm"] == "k4")
+    assert sorted(seeds.values()) == [2, 2, 3, 3], "the best two meet once more"
+    assert seeds[0.128] == 3
 
 
 def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later(

@@ -118,6 +118,11 @@ def _head(table: Mapping[str, Any]) -> dict[str, Any]:
             f"[ablation] learning_rates = {list(head['learning_rates'])} with tuning_seeds = "
             f"{head['tuning_seeds']}: a grid needs both, or leave both out"
         )
+    if head["runoff_seeds"] and not head["learning_rates"]:
+        raise UsageError(
+            f"[ablation] runoff_seeds = {head['runoff_seeds']} without learning_rates: the best "
+            "two of a grid meet in it; give a grid, or leave it out"
+        )
     return head
 
 
@@ -137,6 +142,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "tasks": lambda key, value: checked.words(key, value, tasks.names()),
     "seeds": checked.whole,
     "tuning_seeds": lambda key, value: checked.whole(key, value, 0),
+    "runoff_seeds": lambda key, value: checked.whole(key, value, 0),
     "learning_rates": _rates,
     "budgets": lambda key, value: tuple(checked.words(key, value, BUDGETS)),
     "controls": checked.flag,
@@ -155,5 +161,6 @@ _DEFAULTS: dict[str, Any] = {
     "budgets": ("as_is",),
     "controls": True,
     "tuning_seeds": 0,
+    "runoff_seeds": 0,
     "learning_rates": (),
 }

@@ -57,7 +57,7 @@ class Plan:
     @property
     def most_runs(self) -> tuple[int, int]:
         """Runs without and with every extension of a grid."""
-        least = sum(len(c.grid) * len(c.tuning_seeds) + len(c.final_seeds) for c in self.cells)
+        least = sum(c.tunings + len(c.final_seeds) for c in self.cells)
         return least, least + sum(len(c.tuning_seeds) for c in self.cells if c.grid)
 
 
@@ -223,6 +223,8 @@ class _Builder:
     def _cell(self, arm: Arm, mode: str, impl: str, net: NetSpec, changes: Changes) -> Cell:
         ablation, asked = self.ablation, self.asked
         first = arm.first_seed
+        tuning = range(ablation.tuning_seeds + ablation.runoff_seeds)
+        tuned_on = tuple(seeds.TUNING + first + n for n in tuning)
         return Cell(
             asked=asked,
             arm=arm,
@@ -236,7 +238,8 @@ class _Builder:
             evaluations=ablation.evaluations,
             dtype=ablation.dtype,
             grid=ablation.learning_rates,
-            tuning_seeds=tuple(seeds.TUNING + first + n for n in range(ablation.tuning_seeds)),
+            tuning_seeds=tuned_on[: ablation.tuning_seeds],
+            runoff_seeds=tuned_on[ablation.tuning_seeds :],
             final_seeds=tuple(range(first, first + asked.seeds)),
         )
 

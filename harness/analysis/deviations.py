@@ -50,7 +50,8 @@ def _earlier(study: Ablation) -> Iterable[str]:
 
 def _few_tuned(study: Ablation) -> Iterable[str]:
     """Arms whose learning rate was chosen on fewer tuning seeds than planned."""
-    planned, groups = study.plan.get("tuning_seeds") or 0, dict[tuple[str, ...], set[int]]()
+    planned = sum(study.plan.get(key) or 0 for key in ("tuning_seeds", "runoff_seeds"))
+    groups = dict[tuple[str, ...], set[int]]()
     for row in study.rows:
         if row["role"] == "tune":
             place = tuple(str(row[key]) for key in ("impl", "task", "arm", "budget_mode"))
