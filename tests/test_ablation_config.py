@@ -269,7 +269,7 @@ def test_the_plan_is_printed_and_nothing_written(tmp_path, capsys):
 
 
 def test_the_claim_has_ten_seeds_a_grid_and_the_six_primary_contrasts():
-    claim = ablation.load_ablation("claim")
+    claim = config.load_ablation("claim")
     assert (claim.seeds, claim.tuning_seeds, claim.runoff_seeds, len(claim.learning_rates)) == (
         10,
         2,

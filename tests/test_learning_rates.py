@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness import ablation_plan, rates
-from harness.ablation import load_ablation
-from harness.ablation_cost import open_count
+from harness.ablation import plan, rates
+from harness.ablation.config import load_ablation
+from harness.ablation.cost import open_count
 from harness.errors import UsageError
 
 GRID = (1e-3, 4e-3, 1.6e-2)
@@ -59,7 +59,7 @@ def test_a_grid_grows_beyond_the_edge_that_wins_by_its_own_factor():
 def cell(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(FILE)
-    return ablation_plan.build(load_ablation(str(file))).cells[0]
+    return plan.build(load_ablation(str(file))).cells[0]
 
 
 def train(cell, rows, scores):

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import impls
-from harness import rates
-from harness.ablation_cells import Cell, Run
-from harness.ablation_plan import Plan
+from harness.ablation import rates
+from harness.ablation.cells import Cell, Run
+from harness.ablation.plan import Plan
 
 RATE = 6e10
 """FLOP/s of one usual core in products of this size, until something was recorded."""
