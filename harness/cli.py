@@ -111,15 +111,15 @@ def ablate(
     repair: Repair = False,
 ) -> None:
     """Train an ablation: arms x tasks x seeds, planned and printed first; resumes what was left."""
-    from harness import ablation_command
+    from harness.ablation import command
 
     name = profile_option or profile
-    code = ablation_command.ablate(
+    code = command.ablate(
         name, impl, out, only or [], seeds, data or [],
         dry_run=dry_run, again=again, retry=retry, repair=repair,
     )  # fmt: skip
     if code != 130 and not dry_run:
-        code = max(code, ablation_command.pages(name, impl, out, html))
+        code = max(code, command.pages(name, impl, out, html))
     raise typer.Exit(code)
 
 
@@ -173,7 +173,7 @@ def run(
     whole, within its own `limit`, and keeps its results (`quasibench ablate` has --only, --again).
     Without the packages that render pages the rows are there and one line says what is missing.
     """
-    from harness import after_timing
+    from harness.ablation import after_timing
     from harness.pipeline import render_pages, run_profile
     from harness.report import lacking
 

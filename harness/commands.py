@@ -18,7 +18,8 @@ from typing import Any, cast
 import numpy as np
 
 import impls
-from harness import clock, files, gate, parts, peak, present, train
+from harness import clock, files, gate, parts, peak, present
+from harness.ablation import train
 from harness.grid import Point, params_of, work_of
 from impls import reference
 from impls.contract import (
@@ -170,7 +171,7 @@ class Commands:
         every_s: float,
         stale_key: str,
     ) -> dict[str, Any]:
-        """Train one network to its end, or go on from its checkpoint (see `harness.train`)."""
+        """Train one network to its end, or go on from its checkpoint (see `ablation.train`)."""
         job = train.Job(identity, options, Path(file), every_s, stale_key)
         found: dict[str, Any] = files.plain(train.run(job))
         return found

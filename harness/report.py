@@ -12,7 +12,8 @@ from typing import Any
 
 import harness
 import impls
-from harness import accuracy, paths, system
+from harness import paths, system
+from harness.ablation import accuracy
 from harness.errors import UsageError, nearest
 from impls.contract import PARTS
 
@@ -183,7 +184,8 @@ def _index(sources: Path, folder: Path, manifest: dict[str, Any], pages: list[Pa
     """The index page: verdict, status, proofs, machine, command."""
     from jinja2 import Environment, FileSystemLoader
 
-    from harness import board, deviations, facts, results, summary
+    from harness import facts, results, summary
+    from harness.analysis import board, deviations
 
     rows, checks = results.load(folder), results.load_equivalence(folder)
     study = results.load_ablation(folder)

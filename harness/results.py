@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness import accuracy, files, newest, store
+from harness import files, newest, store
+from harness.ablation import accuracy
 from harness.errors import UsageError
 from harness.files import Row
 from harness.modes import WHOLE, named

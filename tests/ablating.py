@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import impls
-from harness import ablation_rows
+from harness.ablation import rows as ablation_rows
 
 FAKES = Path(__file__).parent / "net_fakes"
 TOP = Path(__file__).parent.parent

@@ -4,17 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness import (
-    ablation,
-    ablation_command,
-    ablation_plan,
-    changes,
-    contrasts,
-    course,
-    report,
-    seeds,
-    tasks,
-)
+from harness import report, tasks
+from harness.ablation import changes, command, config, course, seeds
+from harness.ablation import plan as ablation_plan
+from harness.analysis import contrasts
 from harness.cli import main
 from harness.errors import UsageError
 from impls import net_params
@@ -143,23 +136,23 @@ def test_a_data_file_that_is_one_line_long_is_refused(tmp_path, capsys):
 
 def test_a_product_has_an_arm_for_every_pair():
     product = '[[changes]]\nname = "w"\nproduct = {kernel_width = [1, 2], pooling = ["f", "fo"]}\n'
-    arms = ablation.parse(text(product), "x").arms[1:]
+    arms = config.parse(text(product), "x").arms[1:]
     assert [arm.changes for arm in arms] == [
         {"kernel_width": k, "pooling": p} for k, p in ((1, "f"), (1, "fo"), (2, "f"))
     ], "the baseline's own cell is no arm"
     assert arms[0].name == "w[kernel_width=1+pooling=f]"
-    chosen = ablation_command._only(ablation.parse(text(product), "x"), [f"arm={arms[0].name}"])
+    chosen = command._only(config.parse(text(product), "x"), [f"arm={arms[0].name}"])
     assert chosen == {"arm": {arms[0].name}}
     betas = '[[changes]]\nname = "b"\nproduct = {betas = [[0.8, 0.9], [0.9, 0.99]]}\n'
-    assert ablation.parse(text(betas), "x").arms[1].name == "b[betas=0.8/0.9]"
+    assert config.parse(text(betas), "x").arms[1].name == "b[betas=0.8/0.9]"
 
 
 def test_bits_per_character_may_aim_below_the_tasks_ceiling_and_not_below_zero():
     given = text().replace("selective_copy", "char_lm") + "[task.char_lm]\ntarget = "
-    assert ablation.parse(given + "0.9", "x").tasks[0].target == 0.9
+    assert config.parse(given + "0.9", "x").tasks[0].target == 0.9
     with pytest.raises(UsageError, match="cannot be reached"):
-        ablation.parse(given + "-0.1", "x")
-    assert ablation.load_ablation("claim").tasks[-1].steps == 1000
+        config.parse(given + "-0.1", "x")
+    assert config.load_ablation("claim").tasks[-1].steps == 1000
 
 
 def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_of_them(
@@ -169,19 +162,19 @@ def test_the_known_good_and_bad_arms_of_a_task_are_trained_unless_an_arm_is_one_
     known = replace(task, good={"kernel_width": 4}, bad={"pooling": "ifo"})
     monkeypatch.setattr(tasks, "get", lambda name: known)
     given = text().replace("controls = false", "controls = true")
-    made = ablation.parse(given, "x")
+    made = config.parse(given, "x")
     assert {arm.name for arm in made.arms if arm.contrast == "control"} == {
         "good-selective_copy", "bad-selective_copy",
     }  # fmt: skip
-    named = ablation.parse(given + '[[changes]]\nname = "k4"\nkernel_width = 4\n', "x")
+    named = config.parse(given + '[[changes]]\nname = "k4"\nkernel_width = 4\n', "x")
     assert ablation_plan.separation(named)["selective_copy"] == {
         "good": "k4", "bad": "bad-selective_copy",
     }  # fmt: skip
 
 
 def test_the_plans_hash_follows_what_decides_results_and_nothing_else():
-    plan = ablation.parse(text(), "x")
-    same = ablation.parse(text(workers=2, checkpoint="3s").replace("small and quick", "words"), "y")
+    plan = config.parse(text(), "x")
+    same = config.parse(text(workers=2, checkpoint="3s").replace("small and quick", "words"), "y")
     assert ablation_plan.plan_hash(plan) == ablation_plan.plan_hash(same)
     for changed in (
         text(steps=41),
@@ -193,15 +186,15 @@ def test_the_plans_hash_follows_what_decides_results_and_nothing_else():
         text(more="root = 2"),
     ):
         assert ablation_plan.plan_hash(plan) != ablation_plan.plan_hash(
-            ablation.parse(changed, "x")
+            config.parse(changed, "x")
         ), changed
-    assert ablation_plan.plan_hash(ablation.parse(text(), "x")) == ablation_plan.plan_hash(plan)
+    assert ablation_plan.plan_hash(config.parse(text(), "x")) == ablation_plan.plan_hash(plan)
 
 
 def test_the_plans_hash_follows_tasks_defaults_and_the_rules_of_stopping_and_comparing(
     monkeypatch,
 ):
-    plan = ablation.parse(text(), "x")
+    plan = config.parse(text(), "x")
     given, one = ablation_plan.plan_hash(plan), plan.tasks[0]
     for change in (
         {"good": {}}, {"bad": {}}, {"chance": 0.2}, {"ceiling": 0.9}, {"net": {}},
@@ -223,14 +216,14 @@ def test_the_plans_hash_follows_tasks_defaults_and_the_rules_of_stopping_and_com
 
 
 def test_a_local_file_is_no_part_of_the_registered_plan():
-    claim = ablation.load_ablation("claim")
+    claim = config.load_ablation("claim")
     char_lm = claim.tasks[-1]
     given = (*claim.tasks[:-1], replace(char_lm, options={"file": "mine.txt"}))
     assert ablation_plan.plan_hash(replace(claim, tasks=given)) == ablation_plan.plan_hash(claim)
 
 
 def test_options_are_part_of_a_training_but_no_path_is(tmp_path):
-    claim = ablation.load_ablation("claim")
+    claim = config.load_ablation("claim")
     keys = set()
     for name, evaluated in (("a.txt", 4096), ("b.txt", 4096), ("b.txt", 8192)):
         file = tmp_path / name
@@ -246,7 +239,7 @@ def test_options_are_part_of_a_training_but_no_path_is(tmp_path):
 
 
 def test_todays_differences_are_deviations_of_the_same_plan():
-    plan = ablation.parse(text(), "x")
+    plan = config.parse(text(), "x")
     today = ablation_plan.build(plan, None, {"arm": {"k1"}}, 1)
     assert today.plan_hash == ablation_plan.plan_hash(plan)
     assert today.deviations == ("1 seeds instead of 2", "only arm k1")
@@ -258,7 +251,7 @@ def test_the_streams_of_a_run_are_those_of_the_seed_and_the_name_alone():
     assert root == seeds.run_root(1, 3) != seeds.run_root(1, 4)
     one, two = seeds.masks(root, 7), seeds.masks(root, 8)
     assert len({one.dropout, one.zoneout, two.dropout, two.zoneout}) == 4
-    plan = ablation_plan.build(ablation.parse(text(K1 + ONLY + "layers = 3"), "x"))
+    plan = ablation_plan.build(config.parse(text(K1 + ONLY + "layers = 3"), "x"))
     values = {
         cell.arm.name: net_params.init(cell.net, seeds.of(root, "init")) for cell in plan.cells
     }
@@ -276,8 +269,13 @@ def test_the_plan_is_printed_and_nothing_written(tmp_path, capsys):
 
 
 def test_the_claim_has_ten_seeds_a_grid_and_the_six_primary_contrasts():
-    claim = ablation.load_ablation("claim")
-    assert (claim.seeds, claim.tuning_seeds, len(claim.learning_rates)) == (10, 2, 5)
+    claim = config.load_ablation("claim")
+    assert (claim.seeds, claim.tuning_seeds, claim.runoff_seeds, len(claim.learning_rates)) == (
+        10,
+        2,
+        4,
+        5,
+    )
     primary = {arm.name for arm in claim.arms if arm.contrast == "primary"}
     assert primary == {"f", "ifo", "k1", "k4", "zoneout", "dense"}
 
@@ -289,7 +287,7 @@ def test_an_arm_that_cannot_go_on_where_a_batch_ended_is_refused_before_anything
     file.write_text("".join(f"{n} ships at sea\n" for n in range(6000)))
     path = tmp_path / "mine.toml"
     path.write_text(text(ONLY + "bidirectional = true").replace("selective_copy", "char_lm"))
-    plan = ablation.load_ablation(str(path))
+    plan = config.load_ablation(str(path))
     one = replace(plan.tasks[0], options={"file": str(file)})
     with pytest.raises(UsageError, match="arm 'x' on task 'char_lm': a reverse direction"):
         ablation_plan.build(replace(plan, tasks=(one,)))

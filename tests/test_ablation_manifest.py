@@ -5,9 +5,10 @@ import shlex
 
 import pytest
 
-from harness import ablation_manifest, ablation_plan, accuracy
-from harness.ablation import load_ablation, parse, source
-from harness.ablation_manifest import Call
+from harness.ablation import accuracy, manifest, rows
+from harness.ablation import plan as ablation_plan
+from harness.ablation.config import load_ablation, parse, source
+from harness.ablation.manifest import Call
 from harness.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
 from tests.ablating import text, use_fakes, written
@@ -22,7 +23,7 @@ def described(out, given, call=None):
     """The manifest's part once a plan was registered, as readers get it."""
     plan = ablation_plan.build(parse(given, "small"))
     with RunFolder.open(out, "ablation-small", PROTOCOL_VERSION) as folder:
-        ablation_manifest.describe(plan, folder, "fake_net", call or Call("small.toml", given))
+        manifest.describe(plan, folder, "fake_net", call or Call("small.toml", given))
     return plan.plan_hash, accuracy.load(out)
 
 
@@ -82,3 +83,9 @@ def test_no_folder_outside_the_working_one_is_named(tmp_path, monkeypatch):
     call = Call("claim", "", data=[f"char_lm={file}"], out=tmp_path / "secret" / "run")
     assert "secret" not in call.command() + json.dumps(call.options())
     assert "--data char_lm=text.txt --out run" in call.command()
+
+
+def test_a_row_goes_stale_with_every_file_that_a_training_runs(monkeypatch):
+    monkeypatch.setattr(rows, "digest", lambda parts, digits: parts)
+    hashed = rows.stale_key.__wrapped__("fake_net", "counting")[1]
+    assert hashed.keys() == {*rows.TRAINING, "harness/tasks/counting.py"}

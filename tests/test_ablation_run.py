@@ -4,22 +4,16 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
-from harness import (
-    ablation_plan,
-    accuracy,
-    after_timing,
-    checkpoint,
-    deviations,
-    outcomes,
-    report,
-    slots,
-)  # fmt: skip
-from harness.ablation import load_ablation
-from harness.ablation_rows import attempts
+from harness import report
+from harness.ablation import accuracy, after_timing, checkpoint, plan, slots
+from harness.ablation.config import load_ablation
+from harness.ablation.rows import attempts
+from harness.analysis import deviations, outcomes
 from harness.cli import main
 from harness.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
@@ -98,7 +92,7 @@ def test_each_way_to_fail_is_a_row_and_the_others_go_on(tmp_path, capsys):
     assert {row["attempt"] for row in rows(out)[:6]} == {1}
 
 
-GRID = "tuning_seeds = 2\nlearning_rates = [2e-3, 8e-3, 3.2e-2]"
+GRID = "tuning_seeds = 2\nrunoff_seeds = 1\nlearning_rates = [2e-3, 8e-3, 3.2e-2]"
 K4 = '[[changes]]\nname = "k4"\nkernel_width = 4\n'
 
 
@@ -118,6 +112,9 @@ def test_rates_are_tuned_on_seeds_and_data_of_their_own_and_an_edge_is_flagged(t
     }
     tried = {row["learning_rate"] for row in tuned if row["arm"] == "k4"}
     assert tried == {2e-3, 8e-3, 3.2e-2, 0.128}, "a grid grows once, by one rate"
+    seeds = Counter(row["learning_rate"] for row in tuned if row["arm"] == "k4")
+    assert sorted(seeds.values()) == [2, 2, 3, 3], "the best two meet once more"
+    assert seeds[0.128] == 3
 
 
 def test_what_the_time_does_not_hold_has_a_row_that_says_so_and_is_trained_later(
@@ -238,7 +235,7 @@ def test_kill_9_loses_no_row_and_trains_nothing_twice(tmp_path):
 
 def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, capsys):
     file, out = written(tmp_path), tmp_path / "run"
-    first, second = ablation_plan.build(load_ablation(str(file))).cells[0].open_runs({})
+    first, second = plan.build(load_ablation(str(file))).cells[0].open_runs({})
     at = out / "checkpoints" / f"{first.row_key}.safetensors"
     assert ablate(file, out, "--dry-run") == 0
     RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
@@ -253,7 +250,7 @@ def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, 
 @pytest.mark.parametrize("damaged", [True, False])
 def test_every_checkpoint_is_looked_at_before_the_first_training(tmp_path, capsys, damaged):
     file, out = written(tmp_path), tmp_path / "run"
-    cells = ablation_plan.build(load_ablation(str(file))).cells
+    cells = plan.build(load_ablation(str(file))).cells
     last = cells[-1].open_runs({})[-1]
     RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
     at = out / "checkpoints" / f"{last.row_key}.safetensors"

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness import budgets, changes, tasks
+from harness import tasks
+from harness.ablation import budgets, changes
 from harness.errors import UsageError
 from impls import net_params
 from impls.contract import ModelSpec

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from harness import contrasts
+from harness.analysis import contrasts
 from harness.distributions import student_quantile, student_within
 
 scipy_stats = pytest.importorskip("scipy.stats")

@@ -6,7 +6,9 @@ from itertools import pairwise
 
 import pandas as pd
 
-from harness import accord, accuracy, depths, outcomes, plots
+from harness import plots
+from harness.ablation import accuracy
+from harness.analysis import accord, depths, outcomes
 from harness.plots import record
 from tests.recorded.ablation import SCORES, write_ablation
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness import accuracy, board, deviations, effects, findings, outcomes, plots
-from harness.accuracy import Ablation, TaskFacts
+from harness import plots
+from harness.ablation import accuracy
+from harness.ablation.accuracy import Ablation, TaskFacts
+from harness.analysis import board, deviations, effects, findings, outcomes
 from harness.errors import UsageError
 from tests.recorded.ablation import write_ablation
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from harness import checkpoint, losses, train
-from harness.course import Course, evaluation_steps
+from harness.ablation import checkpoint, losses, train
+from harness.ablation.course import Course, evaluation_steps
 from harness.errors import UsageError
 from harness.process import Worker, WorkerFailure
 from impls.contract import ModelSpec

@@ -9,11 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from harness import board, effects, findings, outcomes
-from harness.accuracy import Ablation
-from harness.contrasts import MARGIN, Estimate
-from harness.effects import BETTER, LITTLE_BETTER, LITTLE_WORSE, UNINFORMATIVE, WORSE, Contrast
-from harness.outcomes import Subject
+from harness.ablation.accuracy import Ablation
+from harness.analysis import board, effects, findings, outcomes
+from harness.analysis.contrasts import MARGIN, Estimate
+from harness.analysis.effects import (
+    BETTER,
+    LITTLE_BETTER,
+    LITTLE_WORSE,
+    UNINFORMATIVE,
+    WORSE,
+    Contrast,
+)
+from harness.analysis.outcomes import Subject
 from harness.plots import figure, tables
 from harness.summary import listing
 

@@ -6,8 +6,8 @@ from html import escape
 
 import pandas as pd
 
-from harness import accord, findings
-from harness.accuracy import Ablation
+from harness.ablation.accuracy import Ablation
+from harness.analysis import accord, findings
 from harness.plots import figure, tables
 from harness.plots.ablation import NOTHING
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import findings, outcomes
-from harness.accuracy import Ablation
-from harness.contrasts import ENOUGH, paired
-from harness.outcomes import Arm, Subject
+from harness.ablation.accuracy import Ablation
+from harness.analysis import findings, outcomes
+from harness.analysis.contrasts import ENOUGH, paired
+from harness.analysis.outcomes import Arm, Subject
 from harness.plots import figure, tables
 from harness.plots.ablation import BLUE, NOTHING
 from harness.plots.labels import label

@@ -6,9 +6,9 @@ from html import escape
 
 import pandas as pd
 
-from harness import findings, outcomes
-from harness.accuracy import Ablation
-from harness.outcomes import Arm, Subject
+from harness.ablation.accuracy import Ablation
+from harness.analysis import findings, outcomes
+from harness.analysis.outcomes import Arm, Subject
 from harness.plots import figure, tables
 from harness.plots.costs import COSTS
 from harness.summary import listing, number
@@ -21,7 +21,7 @@ def by_depth(study: Ablation) -> figure.Html:
 
 def _exact(study: Ablation) -> str:
     """The table that no training is needed for; "" where the plan does not say the network."""
-    from harness import depths  # what it counts by is the implementations' contract
+    from harness.analysis import depths  # what it counts by is the implementations' contract
 
     found = depths.counted(study)
     if found is None:

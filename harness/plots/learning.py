@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from harness import outcomes
-from harness.accuracy import Ablation, TaskFacts
+from harness.ablation.accuracy import Ablation, TaskFacts
+from harness.analysis import outcomes
+from harness.analysis.outcomes import Arm, Subject
 from harness.files import Row
-from harness.outcomes import Arm, Subject
 from harness.plots import figure, tables
 from harness.plots.ablation import BLUE, NOTHING, RED
 from harness.summary import count, listing, number

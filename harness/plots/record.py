@@ -6,8 +6,9 @@ from html import escape
 
 import pandas as pd
 
-from harness import deviations, facts, findings, outcomes
-from harness.accuracy import Ablation
+from harness import facts
+from harness.ablation.accuracy import Ablation
+from harness.analysis import deviations, findings, outcomes
 from harness.plots import figure, tables
 from harness.plots.ablation import NOTHING
 from harness.summary import count, listing

@@ -20,10 +20,11 @@ HELD_OUT = {"test": range(3), "validation": range(3, 4), "tuning": range(4, 5)}
 FIRST = END + 1
 """Letters follow the padding 0 and the end mark 1."""
 GERMAN = "abcdefghilnrstuvwzßöü"
-ENGLISH = " ,-adefghilnorstuvwxy"
-LONGEST = {"de": 64, "en": 73}
+ENGLISH = " ,-adefghilnorstuvwxyz"
+LONGEST = {"de": 65, "en": 73}
 ROUND = 16
 """Evaluation batches are as long as their longest sequence, rounded up to this."""
+VERSION = 2
 
 
 def hashed(numbers: np.ndarray) -> np.ndarray:

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import checkpoint, system
-from harness.ablation_cells import Run, digest
-from harness.ablation_cost import Cost, open_count
-from harness.ablation_plan import Plan
-from harness.ablation_rows import attempts, done_rows, now, row_of, stale_key
-from harness.accuracy import FAILED, FINAL, standing
+from harness import system
+from harness.ablation import checkpoint
+from harness.ablation.accuracy import FAILED, FINAL, standing
+from harness.ablation.cells import Run, digest
+from harness.ablation.cost import Cost, open_count
+from harness.ablation.plan import Plan
+from harness.ablation.rows import attempts, done_rows, now, row_of, stale_key
+from harness.ablation.slots import Answer, Asked, Slot, Slots
 from harness.errors import UsageError
 from harness.process import WorkerFailure
 from harness.progress import Progress
-from harness.slots import Answer, Asked, Slot, Slots
 from harness.stop import Stop
 from harness.store import RunFolder
 

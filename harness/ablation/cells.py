@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness import budgets, rates, seeds
-from harness import changes as fields
-from harness.ablation_spec import Arm, Asked
-from harness.changes import Changes
+from harness.ablation import budgets, rates, seeds
+from harness.ablation import changes as fields
+from harness.ablation.changes import Changes
+from harness.ablation.spec import Arm, Asked
 from impls.nets import NetSpec, OptimiserSpec
 
 PROTOCOL_VERSION = 2
@@ -105,6 +105,7 @@ class Cell:
     dtype: str
     grid: tuple[float, ...]
     tuning_seeds: tuple[int, ...]
+    runoff_seeds: tuple[int, ...]
     final_seeds: tuple[int, ...]
 
     @property
@@ -117,6 +118,12 @@ class Cell:
     def flops(self) -> int | None:
         """FLOP of a training step."""
         return budgets.flops(self.net, self.probe.batch, self.probe.steps)
+
+    @property
+    def tunings(self) -> int:
+        """How many trainings choose its learning rate, an extension of the grid not counted."""
+        runoff = rates.FINALISTS * len(self.runoff_seeds) if self.grid else 0
+        return len(self.grid) * len(self.tuning_seeds) + runoff
 
     @property
     def params(self) -> int:
@@ -133,18 +140,23 @@ class Cell:
         """The trainings that are known to be wanted, given the final row of each row_key so far.
 
         First the grid on tuning seeds, then one rate beyond an edge where the best one lies there,
-        then the final seeds with the winner.
+        then the best two on the runoff's seeds, then the final seeds with the winner.
         """
         rate, edge, tuning = self.optimiser().learning_rate, None, []
         if self.grid:
-            tuning = self._tuning(self.grid)
+            tuning = self._tuning(self.grid, self.tuning_seeds)
             if _missing(tuning, rows):
                 return tuning
-            grid = rates.extended(self.grid, self._best(tuning, rows))
-            tuning = self._tuning(grid)
+            grid = rates.extended(self.grid, self._ranked(tuning, rows)[0])
+            tuning = self._tuning(grid, self.tuning_seeds)
             if _missing(tuning, rows):
                 return tuning
-            rate = self._best(tuning, rows)
+            finalists = self._ranked(tuning, rows)[: rates.FINALISTS]
+            tuning += self._tuning(finalists, self.runoff_seeds)
+            if _missing(tuning, rows):
+                return tuning
+            compared = [run for run in tuning if run.learning_rate in finalists]
+            rate = self._ranked(compared, rows)[0]
             edge = rate in (grid[0], grid[-1])
         return [*tuning, *(Run(self, "final", seed, rate, edge) for seed in self.final_seeds)]
 
@@ -156,12 +168,14 @@ class Cell:
         """The optimiser of its trainings, with another learning rate than the baseline's."""
         return fields.optimiser(self.changes, self.steps, learning_rate)
 
-    def _tuning(self, grid: Sequence[float]) -> list[Run]:
-        return [Run(self, "tune", seed, rate) for rate in grid for seed in self.tuning_seeds]
+    def _tuning(self, grid: Sequence[float], among: Sequence[int]) -> list[Run]:
+        return [Run(self, "tune", seed, rate) for rate in grid for seed in among]
 
-    def _best(self, tuning: Sequence[Run], rows: Mapping[str, Mapping[str, Any]]) -> float:
+    def _ranked(
+        self, tuning: Sequence[Run], rows: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[float, ...]:
         tried = [(run.learning_rate, rows[run.row_key]) for run in tuning]
-        return rates.best(tried, self.probe.chance, self.asked.task.higher_is_better)
+        return rates.ranked(tried, self.probe.chance, self.asked.task.higher_is_better)
 
 
 @functools.cache

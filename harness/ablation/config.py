@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness import ablation_arms, checked, tasks
-from harness import changes as fields
-from harness.ablation_spec import Ablation, Arm
-from harness.changes import BUDGETS
+from harness import checked, tasks
+from harness.ablation import arms as ablation_arms
+from harness.ablation import changes as fields
+from harness.ablation.changes import BUDGETS
+from harness.ablation.spec import Ablation, Arm
 from harness.checked import known_keys, parse_duration
 from harness.errors import UsageError, nearest
 from impls.contract import DTYPES
@@ -117,6 +118,11 @@ def _head(table: Mapping[str, Any]) -> dict[str, Any]:
             f"[ablation] learning_rates = {list(head['learning_rates'])} with tuning_seeds = "
             f"{head['tuning_seeds']}: a grid needs both, or leave both out"
         )
+    if head["runoff_seeds"] and not head["learning_rates"]:
+        raise UsageError(
+            f"[ablation] runoff_seeds = {head['runoff_seeds']} without learning_rates: the best "
+            "two of a grid meet in it; give a grid, or leave it out"
+        )
     return head
 
 
@@ -136,6 +142,7 @@ _HEAD: dict[str, Callable[[str, Any], Any]] = {
     "tasks": lambda key, value: checked.words(key, value, tasks.names()),
     "seeds": checked.whole,
     "tuning_seeds": lambda key, value: checked.whole(key, value, 0),
+    "runoff_seeds": lambda key, value: checked.whole(key, value, 0),
     "learning_rates": _rates,
     "budgets": lambda key, value: tuple(checked.words(key, value, BUDGETS)),
     "controls": checked.flag,
@@ -154,5 +161,6 @@ _DEFAULTS: dict[str, Any] = {
     "budgets": ("as_is",),
     "controls": True,
     "tuning_seeds": 0,
+    "runoff_seeds": 0,
     "learning_rates": (),
 }

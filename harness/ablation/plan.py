@@ -8,13 +8,14 @@ from types import ModuleType
 from typing import Any
 
 import impls
-from harness import budgets, contrasts, course, effects, rates, seeds
-from harness import changes as fields
-from harness.ablation_arms import known_as, trained
-from harness.ablation_cells import PROTOCOL_VERSION, Cell, digest, probe
-from harness.ablation_spec import Ablation, Arm, Asked
-from harness.changes import Changes
-from harness.companions import companion
+from harness.ablation import budgets, course, rates, seeds
+from harness.ablation import changes as fields
+from harness.ablation.arms import known_as, trained
+from harness.ablation.cells import PROTOCOL_VERSION, Cell, digest, probe
+from harness.ablation.changes import Changes
+from harness.ablation.companions import companion
+from harness.ablation.spec import Ablation, Arm, Asked
+from harness.analysis import contrasts, effects
 from harness.errors import UsageError
 from impls.batches import carry_hindrance
 from impls.contract import Placement, SpecError
@@ -56,7 +57,7 @@ class Plan:
     @property
     def most_runs(self) -> tuple[int, int]:
         """Runs without and with every extension of a grid."""
-        least = sum(len(c.grid) * len(c.tuning_seeds) + len(c.final_seeds) for c in self.cells)
+        least = sum(c.tunings + len(c.final_seeds) for c in self.cells)
         return least, least + sum(len(c.tuning_seeds) for c in self.cells if c.grid)
 
 
@@ -222,6 +223,8 @@ class _Builder:
     def _cell(self, arm: Arm, mode: str, impl: str, net: NetSpec, changes: Changes) -> Cell:
         ablation, asked = self.ablation, self.asked
         first = arm.first_seed
+        tuning = range(ablation.tuning_seeds + ablation.runoff_seeds)
+        tuned_on = tuple(seeds.TUNING + first + n for n in tuning)
         return Cell(
             asked=asked,
             arm=arm,
@@ -235,7 +238,8 @@ class _Builder:
             evaluations=ablation.evaluations,
             dtype=ablation.dtype,
             grid=ablation.learning_rates,
-            tuning_seeds=tuple(seeds.TUNING + first + n for n in range(ablation.tuning_seeds)),
+            tuning_seeds=tuned_on[: ablation.tuning_seeds],
+            runoff_seeds=tuned_on[ablation.tuning_seeds :],
             final_seeds=tuple(range(first, first + asked.seeds)),
         )
 

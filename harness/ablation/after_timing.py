@@ -6,8 +6,8 @@ from pathlib import Path
 
 import impls
 from harness import paths
-from harness.ablation import load_ablation
-from harness.ablation_command import ablate
+from harness.ablation.command import ablate
+from harness.ablation.config import load_ablation
 from harness.config import load_profile
 from harness.progress import Progress
 
@@ -21,7 +21,7 @@ def train(profile_name: str, out: Path | None, *, repair: bool) -> int:
     deviation from the plan; where none can, one line says so.
 
     Raises:
-        UsageError: as `ablation_command.ablate`.
+        UsageError: as `command.ablate`.
     """
     profile = load_profile(profile_name)
     if profile.ablation is None:

@@ -1,6 +1,6 @@
 """From recorded training runs to contrasts with a verdict: which arm differs from the reference?
 
-Set before any run, beside the rules of `harness.outcomes`:
+Set before any run, beside the rules of `harness.analysis.outcomes`:
 
 * Holm over the primary contrasts within one task (those without a score count as p = 1),
   Benjamini-Hochberg over the other contrasts of that task; both for the test of a difference and
@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.accuracy import Ablation
-from harness.contrasts import (
+from harness.ablation.accuracy import Ablation
+from harness.analysis.contrasts import (
     ALPHA,
     ENOUGH,
     MARGIN,
@@ -31,7 +31,7 @@ from harness.contrasts import (
     benjamini_hochberg,
     holm,
 )
-from harness.outcomes import (
+from harness.analysis.outcomes import (
     Arm,
     Place,
     Separation,

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from harness import effects, outcomes
-from harness.accuracy import Ablation
-from harness.contrasts import ENOUGH, Estimate, Paired
-from harness.effects import (
+from harness.ablation.accuracy import Ablation
+from harness.analysis import effects, outcomes
+from harness.analysis.contrasts import ENOUGH, Estimate, Paired
+from harness.analysis.effects import (
     ABSENT,
     BETTER,
     EXPLORATORY,
@@ -22,7 +22,7 @@ from harness.effects import (
     WORSE,
     Contrast,
 )
-from harness.outcomes import Arm, Subject
+from harness.analysis.outcomes import Arm, Subject
 from harness.summary import count, listing
 
 EMPTY = "No training run is recorded in this folder; `quasibench ablate` makes some."

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import ablation_plan, machine
-from harness.ablation_plan import Plan
-from harness.ablation_rows import THREADS, now
+from harness import machine
+from harness.ablation import plan as ablation_plan
+from harness.ablation.plan import Plan
+from harness.ablation.rows import THREADS, now
 from harness.store import RunFolder
 
 PROGRAM = "python -m harness"

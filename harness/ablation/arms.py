@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness import changes as fields
 from harness import checked, tasks
-from harness.ablation_spec import Arm, Asked
-from harness.changes import BUDGETS, Changes
+from harness.ablation import changes as fields
+from harness.ablation.changes import BUDGETS, Changes
+from harness.ablation.spec import Arm, Asked
 from harness.checked import known_keys
 from harness.errors import UsageError, nearest
 from harness.tasks import Task

@@ -9,14 +9,18 @@ from typing import Any
 RULE = (
     "highest mean score on the tuning set over the tuning seeds, a failed run scoring chance; "
     "ties by the area under the tuning curve, then the smaller rate; one further rate beyond an "
-    "edge that wins"
+    "edge that wins; where runoff seeds are given, the two best run on these too, and all of their "
+    "seeds decide"
 )
-"""What `best` and `extended` do, in words: part of the plan's hash."""
+"""What `ranked` and `extended` do, in words: part of the plan's hash."""
+FINALISTS = 2
+"""Rates of a runoff. Two seeds cannot tell neighbours of a grid apart; on selective_copy the wrong
+one cost the reference five points, and with it every contrast of that task."""
 Tried = Sequence[tuple[float, Mapping[str, Any]]]
 
 
-def best(tried: Tried, chance: float, higher_is_better: bool) -> float:
-    """The rate that wins by RULE; no row's test metric is looked at.
+def ranked(tried: Tried, chance: float, higher_is_better: bool) -> tuple[float, ...]:
+    """The rates, the winner by RULE first; no row's test metric is looked at.
 
     Args:
         tried: (rate, its row) of every tuning run.
@@ -29,7 +33,7 @@ def best(tried: Tried, chance: float, higher_is_better: bool) -> float:
         areas = [sign * _score(row, "auc", chance) for row in rows]
         return statistics.fmean(scores), statistics.fmean(areas), -rate
 
-    return max(sorted({rate for rate, _ in tried}), key=merit)
+    return tuple(sorted({rate for rate, _ in tried}, key=merit, reverse=True))
 
 
 def _score(row: Mapping[str, Any], column: str, chance: float) -> float:

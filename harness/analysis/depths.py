@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness import budgets, changes, seeds, tasks
-from harness.accuracy import Ablation
+from harness import tasks
+from harness.ablation import budgets, changes, seeds
+from harness.ablation.accuracy import Ablation
 from harness.errors import UsageError
 from impls.contract import SpecError
 

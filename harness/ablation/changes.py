@@ -22,7 +22,7 @@ OPTIMISER = tuple(f.name for f in fields(OptimiserSpec) if f.name != "total_step
 TRAINING = ("steps",)
 FIELDS = (*MODEL, *NET, *OPTIMISER, *TRAINING)
 BUDGETS = ("as_is", "params", "flops", "wall")
-"""How an arm is made comparable with the baseline; see `harness.budgets`."""
+"""How an arm is made comparable with the baseline; see `harness.ablation.budgets`."""
 
 Changes = dict[str, Any]
 _HINTS: dict[str, Any] = {"steps": int}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.changes import Changes
+from harness.ablation.changes import Changes
 from harness.tasks import Task
 
 
@@ -57,7 +57,8 @@ class Ablation:
         impl: implementation of the QRNN; other families get a companion of the same framework.
         baseline: the reference arm's fields.
         arms: the reference first, then the changes, then controls that a task adds.
-        seeds: final seeds per arm and task; tuning_seeds: of the learning-rate grid.
+        seeds: final seeds per arm and task; tuning_seeds: of the learning-rate grid;
+            runoff_seeds: further ones for its two best rates.
         learning_rates: the grid, ascending; empty = every arm takes the baseline's.
         root: of all random streams.
         evaluations: how many log-spaced steps are evaluated.
@@ -75,6 +76,7 @@ class Ablation:
     arms: tuple[Arm, ...]
     seeds: int
     tuning_seeds: int = 0
+    runoff_seeds: int = 0
     learning_rates: tuple[float, ...] = ()
     root: int = 1
     evaluations: int = 12

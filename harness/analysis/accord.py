@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from harness import effects, findings, outcomes
-from harness.accuracy import Ablation
-from harness.effects import BETTER, LITTLE_BETTER, LITTLE_WORSE, WORSE, Contrast
-from harness.outcomes import Subject
+from harness.ablation.accuracy import Ablation
+from harness.analysis import effects, findings, outcomes
+from harness.analysis.effects import BETTER, LITTLE_BETTER, LITTLE_WORSE, WORSE, Contrast
+from harness.analysis.outcomes import Subject
 from harness.summary import count, listing
 
 UP, DOWN = (BETTER, LITTLE_BETTER), (WORSE, LITTLE_WORSE)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import impls
-from harness.ablation_cells import Cell, Run
-from harness.ablation_plan import Plan
+from harness.ablation import rates
+from harness.ablation.cells import Cell, Run
+from harness.ablation.plan import Plan
 
 RATE = 6e10
 """FLOP/s of one usual core in products of this size, until something was recorded."""
@@ -71,8 +72,12 @@ class Cost:
 def open_count(cell: Cell, rows: Mapping[str, Any]) -> int:
     """How many trainings a cell has left, extensions of its grid not counted."""
     open_runs = cell.open_runs(rows)
-    tuning = any(run.role == "tune" for run in open_runs)
-    return len(open_runs) + tuning * len(cell.final_seeds)
+    left = len(open_runs)
+    if any(run.role == "tune" for run in open_runs):
+        left += len(cell.final_seeds)
+        if any(run.seed in cell.tuning_seeds for run in open_runs):  # then the runoff is to come
+            left += rates.FINALISTS * len(cell.runoff_seeds)
+    return left
 
 
 def _framework(cell: Cell) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import impls
-from harness import budgets, machine
-from harness.ablation_cells import Run, digest
-from harness.accuracy import FINAL, standing
+from harness import machine
+from harness.ablation import budgets
+from harness.ablation.accuracy import FINAL, standing
+from harness.ablation.cells import Run, digest
 from harness.process import WorkerFailure
 from impls.training import framework_of
 
@@ -28,8 +29,9 @@ params_sha256 attempt error_type error_msg started_at ended_at
 )
 """Keys of every row; null where nothing is known."""
 TRAINING = (
-    "impls/nets.py impls/training.py impls/net_params.py impls/batches.py harness/train.py "
-    "harness/course.py harness/losses.py harness/seeds.py harness/tasks/draws.py"
+    "impls/nets.py impls/net_params.py impls/batches.py harness/ablation/train.py "
+    "harness/ablation/course.py harness/ablation/losses.py harness/ablation/seeds.py "
+    "harness/tasks/draws.py"
 ).split()
 """Files beside an implementation's own that a training runs; tasks have versions."""
 
@@ -45,7 +47,7 @@ def stale_key(impl: str, task: str) -> str:
 
     They cover the machine, the implementation's source and frameworks, and what trains and scores.
     """
-    top = Path(__file__).resolve().parent.parent
+    top = Path(__file__).resolve().parents[2]
     code = {
         name: hashlib.sha256((top / name).read_bytes()).hexdigest()
         for name in (*TRAINING, f"harness/tasks/{task}.py")

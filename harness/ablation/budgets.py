@@ -2,7 +2,7 @@
 
 Modes: "as_is" leaves the width alone; "params" and "flops" look for the hidden size whose network
 is nearest to the baseline's; "wall" gives every arm the same seconds of training, as many steps
-as a short calibration says (see `harness.ablate`).
+as a short calibration says (see `harness.ablation.coordinator`).
 """
 
 from __future__ import annotations

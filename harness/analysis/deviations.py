@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from harness import outcomes
-from harness.accuracy import Ablation
+from harness.ablation.accuracy import Ablation
+from harness.analysis import outcomes
+from harness.analysis.outcomes import FAILED, Arm, Subject
 from harness.files import Row
-from harness.outcomes import FAILED, Arm, Subject
 from harness.summary import count, listing
 
 
@@ -50,7 +50,8 @@ def _earlier(study: Ablation) -> Iterable[str]:
 
 def _few_tuned(study: Ablation) -> Iterable[str]:
     """Arms whose learning rate was chosen on fewer tuning seeds than planned."""
-    planned, groups = study.plan.get("tuning_seeds") or 0, dict[tuple[str, ...], set[int]]()
+    planned = sum(study.plan.get(key) or 0 for key in ("tuning_seeds", "runoff_seeds"))
+    groups = dict[tuple[str, ...], set[int]]()
     for row in study.rows:
         if row["role"] == "tune":
             place = tuple(str(row[key]) for key in ("impl", "task", "arm", "budget_mode"))
@@ -153,7 +154,9 @@ def _counted(status: str, role: str) -> str:
 
 def _reason(study: Ablation, status: str, rows: list[Row]) -> str:
     """Why trainings stopped that left no message: the rule, the steps and the losses."""
-    from harness.course import DIVERGED  # what trains imports the implementations' contract
+    from harness.ablation.course import (
+        DIVERGED,
+    )  # what trains imports the implementations' contract
 
     rules = {
         "diverged": f"the validation loss rose above {DIVERGED:g} times its first value",

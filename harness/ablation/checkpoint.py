@@ -23,7 +23,7 @@ def save(path: Path, identity: Mapping[str, Any], words: Mapping[str, Any], arra
     """Put a checkpoint in the place of an older one; on the disk when this returns.
 
     Args:
-        identity: of the training, see `ablation_cells.Run.identity`; words: its course so far.
+        identity: of the training, see `cells.Run.identity`; words: its course so far.
     """
     from safetensors.numpy import save_file
 

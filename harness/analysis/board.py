@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from harness import findings, outcomes
-from harness.accuracy import Ablation
-from harness.contrasts import ENOUGH, MARGIN
-from harness.effects import (
+from harness.ablation.accuracy import Ablation
+from harness.analysis import findings, outcomes
+from harness.analysis.contrasts import ENOUGH, MARGIN
+from harness.analysis.effects import (
     BETTER,
     EXPLORATORY,
     LITTLE_BETTER,

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.accuracy import FAILED as FAILED  # readers of outcomes ask for it here
-from harness.accuracy import Ablation, TaskFacts
-from harness.contrasts import ALPHA, ENOUGH, MARGIN, Paired, paired
+from harness.ablation.accuracy import FAILED as FAILED  # readers of outcomes ask for it here
+from harness.ablation.accuracy import Ablation, TaskFacts
+from harness.analysis.contrasts import ALPHA, ENOUGH, MARGIN, Paired, paired
 from harness.files import Row
 
 Place = tuple[str, str, str]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.ablate import workers
-from harness.ablation_cells import Cell, Run, digest
-from harness.ablation_plan import Plan
-from harness.ablation_rows import stale_key
+from harness.ablation.cells import Cell, Run, digest
+from harness.ablation.coordinator import workers
+from harness.ablation.plan import Plan
+from harness.ablation.rows import stale_key
+from harness.ablation.slots import Asked, Slots
 from harness.process import WorkerFailure
-from harness.slots import Asked, Slots
 from harness.stop import InterruptError, Stop
 from harness.store import RunFolder
 

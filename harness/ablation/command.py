@@ -14,14 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 import impls
-from harness import ablation_manifest, ablation_plan, calibration, files, paths, report
-from harness.ablate import Outcome, train_all, workers
-from harness.ablation import load_ablation, source
-from harness.ablation_cost import Cost, open_count
-from harness.ablation_plan import Plan
-from harness.ablation_rows import done_rows
-from harness.ablation_spec import Ablation
-from harness.accuracy import FINAL
+from harness import files, paths, report
+from harness.ablation import calibration
+from harness.ablation import manifest as ablation_manifest
+from harness.ablation import plan as ablation_plan
+from harness.ablation.accuracy import FINAL
+from harness.ablation.config import load_ablation, source
+from harness.ablation.coordinator import Outcome, train_all, workers
+from harness.ablation.cost import Cost, open_count
+from harness.ablation.plan import Plan
+from harness.ablation.rows import done_rows
+from harness.ablation.spec import Ablation
 from harness.errors import UsageError, nearest
 from harness.grid import PROTOCOL_VERSION
 from harness.progress import Progress, words

@@ -16,8 +16,9 @@ from typing import Any, cast
 import numpy as np
 
 import impls
-from harness import budgets, checkpoint, losses, peak, seeds, tasks
-from harness.course import Course, evaluation_steps
+from harness import peak, tasks
+from harness.ablation import budgets, checkpoint, losses, seeds
+from harness.ablation.course import Course, evaluation_steps
 from harness.tasks import Task, TaskData
 from impls import net_params
 from impls.contract import Arrays, Dtype, ModelSpec, Placement, SpecError
@@ -34,7 +35,7 @@ class Job:
     """A training as it was asked for.
 
     Attributes:
-        identity: what decides its result, see `ablation_cells.Run.identity`.
+        identity: what decides its result, see `cells.Run.identity`.
         options: of the task's data.
         file: of its checkpoint, None = it keeps none; every_s: seconds between two of them.
         stale_key: of the code that trains; a checkpoint of other code is not gone on with.

@@ -1,0 +1,1 @@
+"""What recorded trainings say: statistics of contrasts, verdicts, and the words for them."""
