@@ -29,9 +29,9 @@ params_sha256 attempt error_type error_msg started_at ended_at
 )
 """Keys of every row; null where nothing is known."""
 TRAINING = (
-    "impls/nets.py impls/net_params.py impls/batches.py harness/ablation/train.py "
-    "harness/ablation/course.py harness/ablation/losses.py harness/ablation/seeds.py "
-    "harness/tasks/draws.py"
+    "impls/nets.py impls/training.py impls/net_params.py impls/batches.py "
+    "harness/ablation/train.py harness/ablation/course.py harness/ablation/losses.py "
+    "harness/ablation/seeds.py harness/tasks/draws.py"
 ).split()
 """Files beside an implementation's own that a training runs; tasks have versions."""
 
@@ -51,7 +51,6 @@ def stale_key(impl: str, task: str) -> str:
     code = {
         name: hashlib.sha256((top / name).read_bytes()).hexdigest()
         for name in (*TRAINING, f"harness/tasks/{task}.py")
-        if (top / name).exists()
     }
     print_ = machine.fingerprint_hash(machine.fingerprint(THREADS))
     return digest([machine.stale_key(impl, print_, THREADS), code], 16)

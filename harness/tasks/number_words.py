@@ -159,7 +159,7 @@ def _data(run_root: int, _options: Options) -> TaskData:
 
 task = Task(
     name="number_words",
-    version=1,
+    version=2,
     about="German number words below a million to English ones, character by character",
     metric="exact_match",
     higher_is_better=True,
