@@ -50,7 +50,7 @@ def list_() -> None:
 @app.command()
 def doctor() -> None:
     """Show what this machine offers and what is missing."""
-    from harness.doctor import show
+    from harness.machine.doctor import show
 
     show()
 

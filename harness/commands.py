@@ -18,9 +18,11 @@ from typing import Any, cast
 import numpy as np
 
 import impls
-from harness import clock, files, gate, parts, peak, present
+from harness import files, peak
 from harness.ablation import train
-from harness.grid import Point, params_of, work_of
+from harness.machine import present
+from harness.speed import clock, gate, parts
+from harness.speed.grid import Point, params_of, work_of
 from impls import reference
 from impls.contract import (
     PARTS,
@@ -195,11 +197,13 @@ class Commands:
         Args:
             framework: "torch", "jax" or "numpy".
             name: "gemm", "copy", "dispatch" or "exp", with its `size` (see
-                `harness.probes_numpy.probe`).
+                `harness.machine.probes_numpy.probe`).
         """
         self.drop()
         self.device = device
-        where = "harness.probes_numpy" if framework == "numpy" else f"impls._{framework}.probes"
+        where = (
+            "harness.machine.probes_numpy" if framework == "numpy" else f"impls._{framework}.probes"
+        )
         place = Placement(device, cast(Dtype, dtype))
         run = importlib.import_module(where).probe(name, place, size)
         clock.sample(run, 1)

@@ -9,11 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import checked, grid
-from harness.axes import axes_of, memory_of
+from harness import checked
 from harness.checked import known_keys, parse_duration
 from harness.errors import UsageError, nearest
-from harness.modes import WHOLE
+from harness.speed import grid
+from harness.speed.axes import axes_of, memory_of
+from harness.speed.modes import WHOLE
 from impls.contract import DTYPES, PARTS, SpecError
 
 OVERHEAD_S = {"worker start": 6.0, "ceilings": 7.0, "equivalence checks": 18.0, "report": 16.0}

@@ -23,8 +23,8 @@ from typing import Any
 from rich.console import Console
 
 import impls
-from harness import system
 from harness.errors import UsageError, nearest
+from harness.machine import system
 from harness.stop import InterruptError, Stop, end
 from harness.worker import settle
 from impls.contract import DTYPES, Placement

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.stats import Interval, clopper_pearson, geometric_mean
+from harness.speed.stats import Interval, clopper_pearson, geometric_mean
 from harness.summary import SEED, bracket, count, listing, number
 
 Fact = tuple[str, str, str]

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness import system
 from harness.errors import UsageError
+from harness.machine import system
 
 try:
     import fcntl

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import floors
-from harness.draws import work_of
-from harness.grid import Point
+from harness.speed.draws import work_of
+from harness.speed.grid import Point
 from impls.contract import ModelSpec, Run, Session
 from impls.params import FAMILIES, state_shapes
 

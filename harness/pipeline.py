@@ -12,26 +12,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import (
-    ceilings,
-    files,
-    machine,
-    memory,
-    paths,
-    proofs,
-    report,
-    system,
-)
+from harness import files, paths, proofs, report
 from harness.checked import parse_duration
 from harness.config import Profile, load_profile, profile_names
 from harness.errors import UsageError
 from harness.floors import Ceilings
-from harness.grid import PROTOCOL_VERSION, Contender, parse_only, points, select
-from harness.importance import in_order
-from harness.plan import Plan, build
+from harness.machine import ceilings, identity, system
 from harness.process import WorkerFailure
 from harness.progress import Progress, words
-from harness.speed import run_speed
+from harness.speed import memory
+from harness.speed.coordinator import run_speed
+from harness.speed.grid import PROTOCOL_VERSION, Contender, parse_only, points, select
+from harness.speed.importance import in_order
+from harness.speed.plan import Plan, build
 from harness.stop import InterruptError, Stop
 from harness.store import RunFolder, read_manifest, read_rows
 
@@ -176,8 +169,8 @@ def _planned(
 def _describe(profile: Profile, folder: RunFolder) -> None:
     """Record in the manifest what is asked and on which machine."""
     asked = {key: value for key, value in asdict(profile).items() if key != "name"}
-    threads = machine.thread_count(profile.threads)
-    folder.update_manifest(plan=asked, machine=machine.fingerprint(threads))
+    threads = identity.thread_count(profile.threads)
+    folder.update_manifest(plan=asked, machine=identity.fingerprint(threads))
 
 
 def _memory(
@@ -195,9 +188,9 @@ def _ceilings(profile: Profile, folder: RunFolder, progress: Progress, end: floa
     """Ceilings of this machine: those of the folder if they still hold, else measured now."""
     asked = points(profile)
     dtypes = sorted({"float32", *(point.placement.dtype for point in asked)})
-    threads = machine.thread_count(profile.threads)
+    threads = identity.thread_count(profile.threads)
     device = asked[0].placement.device
-    key = [machine.fingerprint_hash(machine.fingerprint(threads)), threads, dtypes, device]
+    key = [identity.fingerprint_hash(identity.fingerprint(threads)), threads, dtypes, device]
     if folder.manifest.get("ceilings") and folder.manifest.get("ceilings_key") == key:
         return Ceilings.from_dict(folder.manifest["ceilings"])
     progress.note("measuring this machine's ceilings")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from harness import device_tests, equivalence, files, machine, system
+from harness import device_tests, equivalence, files
 from harness.config import Profile
 from harness.files import Row
-from harness.grid import points
-from harness.plan import chosen
+from harness.machine import identity, system
 from harness.progress import Progress, words
+from harness.speed.grid import points
+from harness.speed.plan import chosen
 from harness.stop import Stop
 from harness.store import RunFolder
 
@@ -82,6 +83,6 @@ def _say(failed: Sequence[Row], progress: Progress) -> None:
 
 def _keys(profile: Profile) -> dict[str, str]:
     """The stale_key of every contender here and now."""
-    threads = machine.thread_count(profile.threads)
-    print_hash = machine.fingerprint_hash(machine.fingerprint(threads))
-    return {name: machine.stale_key(name, print_hash, threads) for name in chosen(profile)}
+    threads = identity.thread_count(profile.threads)
+    print_hash = identity.fingerprint_hash(identity.fingerprint(threads))
+    return {name: identity.stale_key(name, print_hash, threads) for name in chosen(profile)}

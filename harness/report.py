@@ -12,9 +12,10 @@ from typing import Any
 
 import harness
 import impls
-from harness import paths, system
+from harness import paths
 from harness.ablation import accuracy
 from harness.errors import UsageError, nearest
+from harness.machine import system
 from impls.contract import PARTS
 
 NOTEBOOKS = ("speed", "floor", "ablation", "equivalence")

@@ -15,11 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness import files, newest, store
+from harness import files, store
 from harness.ablation import accuracy
 from harness.errors import UsageError
 from harness.files import Row
-from harness.modes import WHOLE, named
+from harness.speed import newest
+from harness.speed.modes import WHOLE, named
 from harness.store import SCHEMA_VERSION
 from impls.contract import ADDED_LATER, ModelSpec
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.modes import WHOLE
-from harness.stats import Interval, geometric_mean
+from harness.speed.modes import WHOLE
+from harness.speed.stats import Interval, geometric_mean
 
 SCENE_FIELDS = (
     "dtype device ragged input_size hidden_size layers kernel_width pooling zoneout zoneout_mode "

@@ -35,7 +35,7 @@ def failure(error: BaseException, device: str) -> dict[str, Any]:
 
     Memory errors of a framework on the CPU count as the host's.
     """
-    from harness.gate import GateError
+    from harness.speed.gate import GateError
 
     name, text = type(error).__name__, str(error)
     reply = {"ok": False, "error_type": name, "reason": text[:500] or name, "fatal": True}

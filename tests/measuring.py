@@ -5,10 +5,10 @@ from pathlib import Path
 
 import impls
 from harness.config import Profile
-from harness.grid import PROTOCOL_VERSION, Contender, Point
-from harness.plan import Plan, Sitting
 from harness.progress import Progress
-from harness.speed import Outcome, run_speed
+from harness.speed.coordinator import Outcome, run_speed
+from harness.speed.grid import PROTOCOL_VERSION, Contender, Point
+from harness.speed.plan import Plan, Sitting
 from harness.store import RunFolder
 from impls.contract import ModelSpec, Placement
 

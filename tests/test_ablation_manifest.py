@@ -9,7 +9,7 @@ from harness.ablation import accuracy, manifest, rows
 from harness.ablation import plan as ablation_plan
 from harness.ablation.config import load_ablation, parse, source
 from harness.ablation.manifest import Call
-from harness.grid import PROTOCOL_VERSION
+from harness.speed.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
 from tests.ablating import text, use_fakes, written
 

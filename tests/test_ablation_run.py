@@ -15,7 +15,7 @@ from harness.ablation.config import load_ablation
 from harness.ablation.rows import attempts
 from harness.analysis import deviations, outcomes
 from harness.cli import main
-from harness.grid import PROTOCOL_VERSION
+from harness.speed.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
 from tests.ablating import K1, ended, rows, start, use_fakes, written
 

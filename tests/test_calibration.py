@@ -6,8 +6,8 @@ from harness.ablation import calibration
 from harness.ablation import plan as ablation_plan
 from harness.ablation.config import parse
 from harness.ablation.slots import Answer, Slot
-from harness.grid import PROTOCOL_VERSION
 from harness.process import WorkerFailure
+from harness.speed.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
 from tests.ablating import K1, text, use_fakes
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from harness import ceilings
-from harness.ceilings import Ceilings, collect
+from harness.machine import ceilings
+from harness.machine.ceilings import Ceilings, collect
 from harness.process import WorkerFailure
 
 FLOPS = {"float32": 1e11, "float64": 5e10, "bfloat16": 4e11}

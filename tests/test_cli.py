@@ -32,12 +32,12 @@ def test_bad_input_gives_one_line_and_exit_code_2(name, capsys):
 
 
 def test_a_mistake_in_our_own_code_is_not_hidden(monkeypatch):
-    import harness.doctor
+    import harness.machine.doctor
 
     def broken():
         raise ZeroDivisionError
 
-    monkeypatch.setattr(harness.doctor, "show", broken)
+    monkeypatch.setattr(harness.machine.doctor, "show", broken)
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
 

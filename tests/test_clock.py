@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from harness import clock
+from harness.speed import clock
 
 
 class Recorder:

@@ -4,7 +4,7 @@ import pytest
 
 from harness.config import OVERHEAD_S, load_profile, parse_duration, profile_names
 from harness.errors import UsageError, nearest
-from harness.grid import points
+from harness.speed.grid import points
 
 GOOD = """
 [profile]

@@ -9,14 +9,16 @@ import time
 
 import pytest
 
-from harness import clock, device_tests, equivalence, proofs, store, telemetry
-from harness.arm import Limits
+from harness import device_tests, equivalence, proofs, store
 from harness.config import load_profile
 from harness.errors import UsageError
-from harness.grid import PROTOCOL_VERSION, Contender, points
-from harness.plan import Plan
+from harness.machine import telemetry
 from harness.progress import Progress
-from harness.speed import run_speed
+from harness.speed import clock
+from harness.speed.arm import Limits
+from harness.speed.coordinator import run_speed
+from harness.speed.grid import PROTOCOL_VERSION, Contender, points
+from harness.speed.plan import Plan
 from harness.store import RunFolder
 from impls.contract import Placement
 from tests.absent import BLOCKER, TOP, command_without

@@ -7,10 +7,10 @@ import pytest
 
 from harness import results
 from harness.config import load_profile
-from harness.device_targets import table
 from harness.errors import UsageError
 from harness.floors import Ceilings
-from harness.plan import build
+from harness.speed.device_targets import table
+from harness.speed.plan import build
 from tests.measuring import profile
 from tests.recorded import CEILINGS
 from tests.recorded.floor import REPLAYS, write_floor_run

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import sitting
-from harness.arm import Arm, Limits, choose_baseline
 from harness.commands import parameters
 from harness.config import parse
 from harness.errors import UsageError
-from harness.grid import Contender, Point, params_of
+from harness.speed import sitting
+from harness.speed.arm import Arm, Limits, choose_baseline
+from harness.speed.grid import Contender, Point, params_of
 from impls import hindrance
 from impls.contract import Implementation, ModelSpec, Placement
 

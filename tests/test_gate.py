@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import gate, slices
-from harness.grid import params_of, work_of
-from harness.oracle import oracle
+from harness.speed import gate, slices
+from harness.speed.grid import params_of, work_of
+from harness.speed.oracle import oracle
 from impls import reference
 from impls.contract import LEARNING_RATE, ModelSpec, Placement
 from tests.measuring import point

@@ -7,7 +7,7 @@ import pytest
 
 from harness.config import load_profile
 from harness.errors import UsageError
-from harness.grid import (
+from harness.speed.grid import (
     Contender,
     Point,
     cell_id,

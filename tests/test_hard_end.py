@@ -7,13 +7,14 @@ import time
 
 import pytest
 
-from harness import ceilings, speed
-from harness.arm import TOO_LATE, Arm, Limits
-from harness.grid import PROTOCOL_VERSION, Contender
-from harness.plan import Plan
+from harness.machine import ceilings
 from harness.process import WorkerFailure
 from harness.progress import Progress
-from harness.sitting import Rules, finish, prepare, sample
+from harness.speed import coordinator
+from harness.speed.arm import TOO_LATE, Arm, Limits
+from harness.speed.grid import PROTOCOL_VERSION, Contender
+from harness.speed.plan import Plan
+from harness.speed.sitting import Rules, finish, prepare, sample
 from harness.store import RunFolder
 from impls.contract import Placement
 from tests.measuring import point, profile, sitting, use_fakes
@@ -35,8 +36,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr("harness.arm.time", made)
-    monkeypatch.setattr("harness.sitting.time", made)
+    monkeypatch.setattr("harness.speed.arm.time", made)
+    monkeypatch.setattr("harness.speed.sitting.time", made)
     return made
 
 
@@ -96,12 +97,12 @@ def test_no_round_begins_that_would_outlast_the_end(clock, left_s, status, round
 
 def test_contenders_that_hang_cannot_hold_up_the_end(tmp_path, monkeypatch):
     use_fakes(monkeypatch)
-    monkeypatch.setattr(speed, "FINISH_S", 0.5)
+    monkeypatch.setattr(coordinator, "FINISH_S", 0.5)
     who = (Contender("fake_good"), Contender("fake_hang"), Contender("fake_hang", twin=True))
     plan = Plan(profile(), [sitting(point(), *who, share_s=0.5)], [], 0, 1, 0.0, 0.0)
     with RunFolder.open(tmp_path / "run", "test", PROTOCOL_VERSION) as folder:
         start = time.monotonic()
-        speed.run_speed(plan, folder, profile(), Progress(), left_s=4.0)
+        coordinator.run_speed(plan, folder, profile(), Progress(), left_s=4.0)
         assert time.monotonic() - start < 5.0
         found = {(row["impl"], row["twin"]): row["status"] for row in folder.rows}
     assert set(found) == {("fake_good", False), ("fake_hang", False), ("fake_hang", True)}

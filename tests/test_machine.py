@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import impls
-from harness import machine, system
 from harness.errors import UsageError
+from harness.machine import identity, system
 from impls.contract import Implementation
 
 
@@ -28,42 +28,42 @@ def own(tmp_path, monkeypatch):
         (home / path).write_text(path)
     monkeypatch.setattr(impls, "__file__", str(home / "__init__.py"))
     requires = {"a": ("torch",), "b": ()}
-    monkeypatch.setattr(machine, "_requires", requires.__getitem__)
+    monkeypatch.setattr(identity, "_requires", requires.__getitem__)
     monkeypatch.setattr(impls, "origin", lambda name: f"impls.{name}")
     return home
 
 
 def test_fingerprint_is_plain_json_and_its_hash_stable():
-    one, again = machine.fingerprint(1), machine.fingerprint(1)
+    one, again = identity.fingerprint(1), identity.fingerprint(1)
     assert json.loads(json.dumps(one)) == one
-    assert machine.fingerprint_hash(one) == machine.fingerprint_hash(again)
-    assert re.fullmatch("[0-9a-f]{12}", machine.fingerprint_hash(one))
+    assert identity.fingerprint_hash(one) == identity.fingerprint_hash(again)
+    assert re.fullmatch("[0-9a-f]{12}", identity.fingerprint_hash(one))
 
 
 def test_hash_covers_the_threads_but_not_the_load():
-    one, two = machine.fingerprint(1), machine.fingerprint(2)
-    assert machine.fingerprint_hash(one) != machine.fingerprint_hash(two)
+    one, two = identity.fingerprint(1), identity.fingerprint(2)
+    assert identity.fingerprint_hash(one) != identity.fingerprint_hash(two)
     one["recorded"]["load"] = 99.0
-    assert machine.fingerprint_hash(one) == machine.fingerprint_hash(machine.fingerprint(1))
+    assert identity.fingerprint_hash(one) == identity.fingerprint_hash(identity.fingerprint(1))
 
 
 def test_hash_covers_inherited_settings_without_their_paths(monkeypatch):
-    before = machine.fingerprint_hash(machine.fingerprint(1))
+    before = identity.fingerprint_hash(identity.fingerprint(1))
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/home/someone/x --xla_cpu_fast=true")
-    found = machine.fingerprint(1)
-    assert machine.fingerprint_hash(found) != before
+    found = identity.fingerprint(1)
+    assert identity.fingerprint_hash(found) != before
     shown = found["comparable"]["environment"]["XLA_FLAGS"]
     assert shown == "--xla_dump_to=<path> --xla_cpu_fast=true"
 
 
 def test_thread_count_variables_of_the_caller_do_not_matter(monkeypatch):
-    before = machine.fingerprint_hash(machine.fingerprint(1))
+    before = identity.fingerprint_hash(identity.fingerprint(1))
     monkeypatch.setenv("OMP_NUM_THREADS", "17")
-    assert machine.fingerprint_hash(machine.fingerprint(1)) == before
+    assert identity.fingerprint_hash(identity.fingerprint(1)) == before
 
 
 def test_fingerprint_names_no_user_host_path_or_address():
-    text = json.dumps(machine.fingerprint(1))
+    text = json.dumps(identity.fingerprint(1))
     assert str(Path.home()) not in text
     assert str(Path.cwd()) not in text
     assert not re.search(r"\b\d+\.\d+\.\d+\.\d+\b", text.replace(platform.release(), ""))
@@ -74,83 +74,83 @@ def test_fingerprint_names_no_user_host_path_or_address():
 
 
 def test_host_is_a_hash_of_its_name(monkeypatch):
-    before = machine.host_id()
+    before = identity.host_id()
     monkeypatch.setattr(platform, "node", lambda: "another")
-    assert machine.host_id() != before
-    assert "another" not in machine.host_id()
+    assert identity.host_id() != before
+    assert "another" not in identity.host_id()
 
 
 def test_versions_are_read_without_importing():
-    assert machine.framework_version("no_such_module") is None
-    assert machine.framework_version("_pytest") == pytest.__version__
+    assert identity.framework_version("no_such_module") is None
+    assert identity.framework_version("_pytest") == pytest.__version__
     import numpy
 
-    assert machine.framework_version("numpy") == numpy.__version__
+    assert identity.framework_version("numpy") == numpy.__version__
 
 
 def test_source_hash_covers_folder_framework_and_contract(own):
-    before = machine.source_hash("a")
+    before = identity.source_hash("a")
     assert re.fullmatch("[0-9a-f]{64}", before)
     seen = {before}
     for path in ("a/core.py", "_torch/ops.py", "contract.py", "params.py"):
         (own / path).write_text("changed")
-        seen.add(machine.source_hash("a"))
+        seen.add(identity.source_hash("a"))
     assert len(seen) == 5
     (own / "a" / "new.cpp").write_text("x")
-    assert machine.source_hash("a") not in seen
+    assert identity.source_hash("a") not in seen
 
 
 def test_source_hash_covers_the_folders_that_a_card_shares(own, monkeypatch):
     shared = own / "kernels" / "pool.h"
     shared.parent.mkdir()
     shared.write_text("one")
-    alone = machine.source_hash("a")
-    monkeypatch.setattr(machine, "_shares", {"a": ("kernels",), "b": ()}.__getitem__)
-    before = machine.source_hash("a"), machine.source_hash("b")
+    alone = identity.source_hash("a")
+    monkeypatch.setattr(identity, "_shares", {"a": ("kernels",), "b": ()}.__getitem__)
+    before = identity.source_hash("a"), identity.source_hash("b")
     assert before[0] != alone
     shared.write_text("two")
-    assert machine.source_hash("a") != before[0]
-    assert machine.source_hash("b") == before[1]
+    assert identity.source_hash("a") != before[0]
+    assert identity.source_hash("b") == before[1]
 
 
 def test_source_hash_covers_what_the_parts_compute_where_a_card_offers_them(own, monkeypatch):
     (own / "parts.py").write_text("one")
     offering = Implementation("a", "", (), lambda *_: None, None, parts={"gemm": None})
     cards = {"a": offering, "b": replace(offering, name="b", parts={})}
-    monkeypatch.setattr(machine, "_card", cards.__getitem__)
-    before = machine.source_hash("a"), machine.source_hash("b")
+    monkeypatch.setattr(identity, "_card", cards.__getitem__)
+    before = identity.source_hash("a"), identity.source_hash("b")
     (own / "parts.py").write_text("two")
-    assert machine.source_hash("a") != before[0]
-    assert machine.source_hash("b") == before[1]
+    assert identity.source_hash("a") != before[0]
+    assert identity.source_hash("b") == before[1]
 
 
 def test_stale_key_moves_when_a_compiler_comes_and_asks_for_it_once(own, monkeypatch):
     asked = []
 
     def key(reason):
-        machine._lacks_tools.cache_clear()
+        identity._lacks_tools.cache_clear()
         card = Implementation("a", "", (), lambda *_: None, None)
         card = replace(card, lacking=lambda: asked.append(1) or reason)
-        monkeypatch.setattr(machine, "_card", {"a": card}.__getitem__)
-        monkeypatch.setattr(machine, "_requires", {"a": ()}.__getitem__)
-        return {machine.stale_key("a", "f" * 12, 1) for _ in range(3)}
+        monkeypatch.setattr(identity, "_card", {"a": card}.__getitem__)
+        monkeypatch.setattr(identity, "_requires", {"a": ()}.__getitem__)
+        return {identity.stale_key("a", "f" * 12, 1) for _ in range(3)}
 
     without, other, there = key("no g++ in place one"), key("no g++ in place two"), key(None)
-    machine._lacks_tools.cache_clear()
+    identity._lacks_tools.cache_clear()
     assert len(without) == len(there) == 1
     assert without == other != there
     assert len(asked) == 3, "once for each of three worlds"
 
 
 def test_source_hash_ignores_others_and_compiled_files(own):
-    before = machine.source_hash("a"), machine.source_hash("b")
+    before = identity.source_hash("a"), identity.source_hash("b")
     (own / "_jax" / "ops.py").write_text("changed")
     (own / "a" / "__pycache__").mkdir()
     (own / "a" / "__pycache__" / "core.cpython-311.pyc").write_text("x")
-    assert (machine.source_hash("a"), machine.source_hash("b")) == before
+    assert (identity.source_hash("a"), identity.source_hash("b")) == before
     (own / "a" / "core.py").write_text("changed")
-    assert machine.source_hash("a") != before[0]
-    assert machine.source_hash("b") == before[1]
+    assert identity.source_hash("a") != before[0]
+    assert identity.source_hash("b") == before[1]
 
 
 def test_source_hash_of_a_foreign_package_is_that_of_its_files(tmp_path, own, monkeypatch):
@@ -159,17 +159,17 @@ def test_source_hash_of_a_foreign_package_is_that_of_its_files(tmp_path, own, mo
     (package / "__init__.py").write_text("card = 1")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(impls, "origin", lambda name: "foreign_cells.card")
-    before = machine.source_hash("b")
+    before = identity.source_hash("b")
     (package / "core.py").write_text("x")
-    assert machine.source_hash("b") != before
+    assert identity.source_hash("b") != before
     assert "foreign_cells" not in sys.modules
 
 
 def test_stale_key_moves_with_machine_source_version_absence_and_threads(own, monkeypatch):
     def key(machine_hash="f" * 12, threads=1, version="0.1", absent=False):
-        monkeypatch.setattr(machine, "framework_version", lambda name: version)
+        monkeypatch.setattr(identity, "framework_version", lambda name: version)
         monkeypatch.setattr(impls, "absent", lambda name: absent)
-        return machine.stale_key("a", machine_hash, threads)
+        return identity.stale_key("a", machine_hash, threads)
 
     base = key()
     assert re.fullmatch("[0-9a-f]{16}", base)
@@ -181,17 +181,17 @@ def test_stale_key_moves_with_machine_source_version_absence_and_threads(own, mo
 
 
 def test_the_framework_of_another_implementation_does_not_matter(own, monkeypatch):
-    before = machine.stale_key("b", "f" * 12, 1)
-    monkeypatch.setattr(machine, "framework_version", lambda name: "0.1")
-    assert machine.stale_key("b", "f" * 12, 1) == before
+    before = identity.stale_key("b", "f" * 12, 1)
+    monkeypatch.setattr(identity, "framework_version", lambda name: "0.1")
+    assert identity.stale_key("b", "f" * 12, 1) == before
 
 
 def test_all_threads_are_the_cores_of_this_process():
-    cores = machine.thread_count("all")
+    cores = identity.thread_count("all")
     assert cores >= 1
-    assert machine.thread_count(1) == 1
+    assert identity.thread_count(1) == 1
     with pytest.raises(UsageError, match=f"threads = {cores + 1}: .*at most {cores}"):
-        machine.thread_count(cores + 1)
+        identity.thread_count(cores + 1)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_system_that_says_nothing_still_has_a_fingerprint(monkeypatch):
     monkeypatch.delattr(os, "getloadavg", raising=False)
     monkeypatch.delattr(os, "sysconf", raising=False)
     system.gpus.cache_clear()
-    found = machine.fingerprint(1)
+    found = identity.fingerprint(1)
     system.gpus.cache_clear()
     assert found["comparable"]["cores"] >= 1
     assert found["recorded"]["load"] is None

@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from harness import memory, peak, pipeline
+from harness import peak, pipeline
 from harness.config import load_profile
 from harness.errors import UsageError
-from harness.grid import PROTOCOL_VERSION
+from harness.speed import memory
+from harness.speed.grid import PROTOCOL_VERSION
 from harness.stop import Stop
 from harness.store import RunFolder
 from impls.contract import ModelSpec, Placement

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import impls
-from harness import arm, gate, parts
 from harness.config import load_profile
 from harness.errors import UsageError
 from harness.floors import Ceilings
-from harness.forecast import Forecast
-from harness.grid import Contender, params_of, work_of
-from harness.plan import build
-from harness.rows import Scene, rows_of
+from harness.speed import arm, gate, parts
+from harness.speed.forecast import Forecast
+from harness.speed.grid import Contender, params_of, work_of
+from harness.speed.plan import build
+from harness.speed.rows import Scene, rows_of
 from impls import parts as given
 from impls.contract import ModelSpec, Placement
 from impls.reference import qrnn

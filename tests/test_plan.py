@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 
 import impls
-from harness import floors, machine, system
+from harness import floors
 from harness.config import FEWEST_ROUNDS, Profile
 from harness.errors import UsageError
 from harness.floors import Ceilings
-from harness.forecast import COMPILE_S, HOPED_FACTOR, Forecast
-from harness.grid import Contender, cell_id
-from harness.plan import build, chosen
+from harness.machine import identity, system
+from harness.speed.forecast import COMPILE_S, HOPED_FACTOR, Forecast
+from harness.speed.grid import Contender, cell_id
+from harness.speed.plan import build, chosen
 from impls.contract import Implementation
 from tests.absent import run_without
 
@@ -40,8 +41,8 @@ def cards(monkeypatch):
     known["lstm_jax"] = card("lstm_jax", "lstm")
     monkeypatch.setattr(impls, "names", lambda: sorted(known))
     monkeypatch.setattr(impls, "get", lambda name: known[name])
-    monkeypatch.setattr(machine, "fingerprint", lambda threads: {"comparable": threads})
-    monkeypatch.setattr(machine, "stale_key", lambda name, fp, threads: f"key of {name}")
+    monkeypatch.setattr(identity, "fingerprint", lambda threads: {"comparable": threads})
+    monkeypatch.setattr(identity, "stale_key", lambda name, fp, threads: f"key of {name}")
     return known
 
 
@@ -153,7 +154,7 @@ def test_finished_points_are_done_and_the_others_are_left(cards):
 def test_a_changed_implementation_makes_its_points_due(cards, monkeypatch):
     rows = [r for s in build(profile(), [], CEILINGS).sittings for r in rows_of(s)]
     keys = {"fast": "key of the changed fast"}
-    monkeypatch.setattr(machine, "stale_key", lambda n, fp, t: keys.get(n, f"key of {n}"))
+    monkeypatch.setattr(identity, "stale_key", lambda n, fp, t: keys.get(n, f"key of {n}"))
     assert build(profile(), rows, CEILINGS).done == 0
     keys.clear()
     assert build(profile(), rows, CEILINGS).done == 8
@@ -371,7 +372,7 @@ def test_more_threads_than_cores_are_refused():
 PLAN = """
 from harness.config import load_profile
 from harness.floors import Ceilings
-from harness.plan import build, chosen
+from harness.speed.plan import build, chosen
 made = build(load_profile("default"), [], Ceilings.nominal())
 assert made.total == 28, made.total
 heavy = {"torch", "jax", "jaxlib", "pandas", "cupy"} & set(sys.modules)

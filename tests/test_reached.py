@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("seaborn")
 
-from harness import plots, reached, results, summary
+from harness import plots, results, summary
 from harness.config import load_profile
-from harness.grid import points
-from harness.targets import AIMS, GEMM, JAX_NATIVE, LAYER, LSTM, TARGETS, Target
+from harness.speed import reached
+from harness.speed.grid import points
+from harness.speed.targets import AIMS, GEMM, JAX_NATIVE, LAYER, LSTM, TARGETS, Target
 from tests.recorded import floor
 from tests.recorded.floor import COST, write_floor_run
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from harness.config import parse
-from harness.grid import points
+from harness.speed.grid import points
 
 TOP = Path(__file__).resolve().parent.parent
 FAKES = str(TOP / "tests" / "fakes")

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import rows
-from harness.arm import Arm, choose_baseline
 from harness.floors import Ceilings
-from harness.grid import Contender
+from harness.speed import rows
+from harness.speed.arm import Arm, choose_baseline
+from harness.speed.grid import Contender
 from tests.measuring import by_name, point, use_fakes
 
 QUIET, LOUD = 0.5, 9.0

@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
-from harness import rows as rows_module
-from harness import speed
-from harness.arm import Limits
-from harness.grid import Contender, cell_id
+from harness.speed import coordinator
+from harness.speed import rows as rows_module
+from harness.speed.arm import Limits
+from harness.speed.grid import Contender, cell_id
 from tests.measuring import by_name, point, profile, run, sitting, use_fakes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers by Linux signals")
@@ -144,7 +144,7 @@ def test_samples_agree_with_the_row(crowd):
 
 def test_a_second_sitting_keeps_the_workers_and_counts_the_attempt(tmp_path, patch):
     seen = []
-    pool_arms = speed.Pool.arms
+    pool_arms = coordinator.Pool.arms
 
     def arms(self, contenders, threads):
         found = pool_arms(self, contenders, threads)
@@ -152,7 +152,7 @@ def test_a_second_sitting_keeps_the_workers_and_counts_the_attempt(tmp_path, pat
         return found
 
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(speed.Pool, "arms", arms)
+        context.setattr(coordinator.Pool, "arms", arms)
         pair = Contender("fake_good"), Contender("fake_abort")
         sittings = [sitting(point(), *pair, share_s=0.2)] * 2
         outcome, rows = run(tmp_path, profile(max_rounds=3), sittings)
@@ -208,7 +208,7 @@ def test_without_a_baseline_there_is_a_time_but_no_ratio(tmp_path, patch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_block_and_leaves_no_half_sitting(tmp_path, patch, number):
-    workers, asked, original = [], [], speed.sample
+    workers, asked, original = [], [], coordinator.sample
     before = signal.getsignal(signal.SIGINT)  # ignored in a shell's background job
 
     def interrupted_sample(arms, *rest):
@@ -224,7 +224,7 @@ def test_a_signal_finishes_the_block_and_leaves_no_half_sitting(tmp_path, patch,
     pair = Contender("fake_good"), Contender("fake_good", True)
     sittings = [sitting(point(), *pair, share_s=0.3), sitting(point(batch=5), *pair, share_s=0.3)]
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(speed, "sample", interrupted_sample)
+        context.setattr(coordinator, "sample", interrupted_sample)
         outcome, rows = run(tmp_path, profile(max_rounds=5), sittings)
     assert outcome.interrupted
     assert outcome.sittings_done == 1

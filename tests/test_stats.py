@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from harness import stats
 from harness.distributions import sign_test_rank, student
-from harness.stats import Interval
+from harness.speed import stats
+from harness.speed.stats import Interval
 
 RUNS = 300
 ROUNDS = (7, 15, 30, 100)

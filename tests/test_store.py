@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import files, store, system
+from harness import files, store
 from harness.errors import UsageError
+from harness.machine import system
 from harness.store import RunFolder, complete, read_rows, read_samples
 
 TOP = Path(__file__).resolve().parent.parent

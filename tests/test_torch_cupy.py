@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import impls
-from harness import parts
 from harness.conformance import covering_set, run_checks
-from harness.grid import params_of, work_of
+from harness.speed import parts
+from harness.speed.grid import params_of, work_of
 from impls import reference
 from impls.contract import PARTS, POOLINGS, ModelSpec, Placement
 from tests import cuda_shim

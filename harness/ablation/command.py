@@ -26,8 +26,8 @@ from harness.ablation.plan import Plan
 from harness.ablation.rows import done_rows
 from harness.ablation.spec import Ablation
 from harness.errors import UsageError, nearest
-from harness.grid import PROTOCOL_VERSION
 from harness.progress import Progress, words
+from harness.speed.grid import PROTOCOL_VERSION
 from harness.stop import InterruptError
 from harness.store import RunFolder, read_manifest
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import system
 from harness.ablation import checkpoint
 from harness.ablation.accuracy import FAILED, FINAL, standing
 from harness.ablation.cells import Run, digest
@@ -21,6 +20,7 @@ from harness.ablation.plan import Plan
 from harness.ablation.rows import attempts, done_rows, now, row_of, stale_key
 from harness.ablation.slots import Answer, Asked, Slot, Slots
 from harness.errors import UsageError
+from harness.machine import system
 from harness.process import WorkerFailure
 from harness.progress import Progress
 from harness.stop import Stop

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import machine
 from harness.ablation import plan as ablation_plan
 from harness.ablation.plan import Plan
 from harness.ablation.rows import THREADS, now
+from harness.machine import identity
 from harness.store import RunFolder
 
 PROGRAM = "python -m harness"
@@ -97,7 +97,7 @@ def describe(plan: Plan, folder: RunFolder, impl: str, call: Call) -> None:
         for one in ablation.tasks
         if one.task.name in used
     }
-    own = {} if "machine" in folder.manifest else {"machine": machine.fingerprint(THREADS)}
+    own = {} if "machine" in folder.manifest else {"machine": identity.fingerprint(THREADS)}
     registered = ablation_plan.registered(ablation)
     folder.update_manifest(
         **own,

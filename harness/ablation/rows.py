@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import impls
-from harness import machine
 from harness.ablation import budgets
 from harness.ablation.accuracy import FINAL, standing
 from harness.ablation.cells import Run, digest
+from harness.machine import identity
 from harness.process import WorkerFailure
 from impls.training import framework_of
 
@@ -52,8 +52,8 @@ def stale_key(impl: str, task: str) -> str:
         name: hashlib.sha256((top / name).read_bytes()).hexdigest()
         for name in (*TRAINING, f"harness/tasks/{task}.py")
     }
-    print_ = machine.fingerprint_hash(machine.fingerprint(THREADS))
-    return digest([machine.stale_key(impl, print_, THREADS), code], 16)
+    print_ = identity.fingerprint_hash(identity.fingerprint(THREADS))
+    return digest([identity.stale_key(impl, print_, THREADS), code], 16)
 
 
 def row_of(

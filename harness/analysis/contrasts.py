@@ -168,7 +168,7 @@ def across_tasks(
     """Difference of the interquartile means of two arms over all runs of several tasks.
 
     The interval is a percentile bootstrap, stratified by task: the seeds of each task are drawn
-    with replacement, the same ones for both arms. As in `harness.stats.geometric_mean` its
+    with replacement, the same ones for both arms. As in `harness.speed.stats.geometric_mean` its
     deviations are stretched by Student's quantile over the normal one and by sqrt(n/(n-1)).
 
     Args:

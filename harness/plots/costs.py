@@ -16,7 +16,7 @@ from harness.plots import figure, tables
 from harness.plots.ablation import BLUE, NOTHING
 from harness.plots.labels import label
 from harness.plots.lines import _plain_log
-from harness.stats import geometric_mean
+from harness.speed.stats import geometric_mean
 from harness.summary import SEED, bracket, count, listing, number
 
 COSTS = {

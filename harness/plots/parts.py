@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness import device_targets
-from harness import reached as figures
 from harness.plots import figure, tables
 from harness.plots.lines import _marks, _plain_log
-from harness.summary import bracket, count, duration, labelled, number
-from harness.targets import (
+from harness.speed import device_targets
+from harness.speed import reached as figures
+from harness.speed.targets import (
     AIMS,
     EAGER,
     GEMM,
@@ -25,6 +24,7 @@ from harness.targets import (
     TARGETS,
     Arm,
 )
+from harness.summary import bracket, count, duration, labelled, number
 
 NOTHING = figure.Html("<p>No part of torch_native was timed in this run.</p>")
 COLUMNS: dict[str, Arm] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.device_targets import pooling_rates
 from harness.plots import figure, tables
+from harness.speed.device_targets import pooling_rates
 from harness.summary import number
 
 FIELDS = ["kind", "dtype", "batch", "steps", "hidden_size"]

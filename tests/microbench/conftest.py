@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 
 import impls
-from harness import clock, parts
 from harness.conformance.tolerances import VALUES
-from harness.gate import distance
-from harness.grid import params_of, work_of
+from harness.speed import clock, parts
+from harness.speed.gate import distance
+from harness.speed.grid import params_of, work_of
 from impls import reference
 
 ROUNDS = 30

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import impls
-from harness.grid import Contender, Point
+from harness.speed.grid import Contender, Point
 from impls import params
 from impls.contract import ModelSpec, Placement
 

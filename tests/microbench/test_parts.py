@@ -3,7 +3,7 @@
 import pytest
 
 import impls
-from harness.grid import Contender, Point
+from harness.speed.grid import Contender, Point
 from impls.contract import PARTS, ModelSpec, Placement
 
 CELLS = [

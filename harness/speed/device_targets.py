@@ -9,8 +9,8 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.results import PAPER_SPEEDUPS
+from harness.speed.targets import ENOUGH
 from harness.summary import interval, number
-from harness.targets import ENOUGH
 
 LAYER = "torch_cupy"
 LARGE_BYTES, COPY_SHARE = 64e6, 0.85
@@ -19,7 +19,7 @@ PAPER_UNITS = 320
 
 
 def table(frame: pd.DataFrame, copy_bytes: float | None) -> pd.DataFrame:
-    """One line per target, with the columns of `harness.reached.table`.
+    """One line per target, with the columns of `harness.speed.reached.table`.
 
     Args:
         copy_bytes: measured copy bandwidth, bytes/s; None where no ceilings were measured.

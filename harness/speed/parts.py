@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness.gate import Gate, distance, judge, require_finite, tolerance
-from harness.grid import Point
+from harness.speed.gate import Gate, distance, judge, require_finite, tolerance
+from harness.speed.grid import Point
 from impls import parts
 from impls.contract import Arrays, ModelSpec, Run, Work
 from impls.reference import qrnn

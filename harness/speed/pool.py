@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import impls
-from harness.arm import Arm, Limits, live
-from harness.grid import Contender
 from harness.process import Worker, worker_cpus
+from harness.speed.arm import Arm, Limits, live
+from harness.speed.grid import Contender
 from harness.stop import Stop
 
 

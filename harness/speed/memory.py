@@ -14,9 +14,9 @@ import impls
 from harness.config import Profile
 from harness.files import Row
 from harness.floors import Ceilings
-from harness.grid import Contender, Point
-from harness.plan import build
 from harness.process import Worker, WorkerFailure
+from harness.speed.grid import Contender, Point
+from harness.speed.plan import build
 from harness.stop import Stop
 
 ANSWER_S = 300.0

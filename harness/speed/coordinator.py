@@ -19,14 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zlib import crc32
 
-from harness import floors, machine, rows, telemetry
-from harness.arm import TOO_LATE, Arm, Limits, live
+from harness import floors
 from harness.config import Profile
-from harness.grid import Contender, Point
-from harness.plan import Plan, Sitting
-from harness.pool import Pool
+from harness.machine import identity, telemetry
 from harness.progress import Progress
-from harness.sitting import (
+from harness.speed import rows
+from harness.speed.arm import TOO_LATE, Arm, Limits, live
+from harness.speed.grid import Contender, Point
+from harness.speed.plan import Plan, Sitting
+from harness.speed.pool import Pool
+from harness.speed.sitting import (
     WARMUP_CAP_S,
     WARMUP_SHARE,
     finish,
@@ -185,7 +187,7 @@ class _Run:
         sitting_id = uuid.uuid4().hex[:12]
         order_seed = crc32(f"{profile.seed} {sitting_id}".encode())
         rng = random.Random(order_seed)
-        before = {"started_at": _now(), "load_before": machine.load_average()}
+        before = {"started_at": _now(), "load_before": identity.load_average()}
         prepare(arms, point, profile.seed, str(self.cache), self.limits)
         # Where the first compilations ate the share, a hard-ended run still samples: its first
         # points matter most, and the others' shares make up for it.
@@ -224,16 +226,16 @@ class _Run:
 
     def _fixed(self, point: Point, sitting_id: str, order_seed: int | None) -> dict[str, object]:
         if point.threads not in self.prints:
-            found = machine.fingerprint(point.threads)
-            self.prints[point.threads] = machine.fingerprint_hash(found)
+            found = identity.fingerprint(point.threads)
+            self.prints[point.threads] = identity.fingerprint_hash(found)
         return {
             "run_id": self.folder.manifest.get("run_id"),
             "profile": self.profile.name,
             "sitting_id": sitting_id,
             "order_seed": order_seed,
             "ended_at": _now(),
-            "load_after": machine.load_average(),
-            "host_id": machine.host_id(),
+            "load_after": identity.load_average(),
+            "host_id": identity.host_id(),
             "fingerprint": self.prints[point.threads],
             "python": platform.python_version(),
         }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness import checked, grid
+from harness import checked
 from harness.checked import known_keys
 from harness.errors import UsageError
+from harness.speed import grid
 from impls.contract import DTYPES, KINDS, POOLINGS, ZONEOUT_EVALS, ZONEOUT_MODES, ModelSpec
 
 WORDS: dict[str, tuple[str, ...]] = {

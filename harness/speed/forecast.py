@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 import impls
-from harness import clock, floors
+from harness import floors
 from harness.floors import Ceilings
-from harness.grid import AXES, Contender, Point
+from harness.speed import clock
+from harness.speed.grid import AXES, Contender, Point
 from impls.contract import ADDED_LATER, Implementation, ModelSpec, Placement, spec_fields
 
 UNKNOWN_FACTOR = 3.0

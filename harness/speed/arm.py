@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from harness.grid import Contender
 from harness.process import Reply, Worker, WorkerFailure
+from harness.speed.grid import Contender
 
 TOO_LATE = "the budget was spent before its turn: give a larger --budget, or --only"
 

@@ -15,7 +15,7 @@ from impls import params
 from impls.contract import ModelSpec, Work
 
 if TYPE_CHECKING:
-    from harness.grid import Point
+    from harness.speed.grid import Point
 
 BIAS_SCALE = 0.1
 """Standard deviation of the random biases: large enough that the gate sees a lost bias."""

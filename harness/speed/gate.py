@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from harness.conformance.tolerances import GRADIENTS, VALUES
-from harness.oracle import oracle
-from harness.slices import FULL_LIMIT, batch_axis, chosen, mute, per_sequence, pick, take
+from harness.speed.oracle import oracle
+from harness.speed.slices import FULL_LIMIT, batch_axis, chosen, mute, per_sequence, pick, take
 from impls.contract import Arrays, ModelSpec, Run, Session, Work
 
 NO_ORACLE = "no oracle: batch independence"

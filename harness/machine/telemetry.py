@@ -16,7 +16,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from harness import system
+from harness.machine import system
 
 EVERY_S = 0.05
 """NVML is asked this often at most: between two blocks, while the GPU has just worked."""

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.modes import named
-from harness.stats import paired_ratio
-from harness.summary import SEED, bracket, count, number
-from harness.targets import (
+from harness.speed.modes import named
+from harness.speed.stats import paired_ratio
+from harness.speed.targets import (
     ENOUGH,
     FLAT,
     FLAT_MEMORY,
@@ -30,6 +29,7 @@ from harness.targets import (
     Target,
     Where,
 )
+from harness.summary import SEED, bracket, count, number
 
 
 def ratios(frame: pd.DataFrame, rounds: pd.DataFrame, over: Arm, under: Arm) -> pd.DataFrame:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import impls
-from harness import machine, parts, store, system
+from harness import store
 from harness.config import FEWEST_ROUNDS, Profile
 from harness.errors import UsageError, nearest
 from harness.floors import Ceilings
-from harness.forecast import HOPED_FACTOR, Forecast
-from harness.grid import Contender, Point, cell_id, points, select
+from harness.machine import identity, system
+from harness.speed import parts
+from harness.speed.forecast import HOPED_FACTOR, Forecast
+from harness.speed.grid import Contender, Point, cell_id, points, select
 from impls.contract import Implementation
 from impls.params import stream_hindrance
 
@@ -140,8 +142,8 @@ class _Lineup:
                     f"contenders: {name!r} is not installed{nearest(name, impls.names())} "
                     f"(known: {', '.join(impls.names())})"
                 )
-        fp_hash = machine.fingerprint_hash(machine.fingerprint(threads))
-        self.stale_keys = {name: machine.stale_key(name, fp_hash, threads) for name in names}
+        fp_hash = identity.fingerprint_hash(identity.fingerprint(threads))
+        self.stale_keys = {name: identity.stale_key(name, fp_hash, threads) for name in names}
         self.cards: dict[str, Implementation | str] = {}
         for name in names:
             try:

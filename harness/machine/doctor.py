@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.console import Console
 
 import impls
-from harness import machine, paths
+from harness import paths
+from harness.machine import identity
 
 PACKAGES = ("numpy", "torch", "jax", "jaxlib", "cupy-cuda13x", "pandas", "seaborn", "papermill",
             "nbconvert", "pytest", "pytest-benchmark")  # fmt: skip
@@ -44,8 +45,8 @@ def gpu() -> str | None:
 
 def lines() -> list[tuple[str, str]]:
     """Rows of the report: (what, what was found)."""
-    cores = machine.thread_count("all")
-    load = machine.load_average()
+    cores = identity.thread_count("all")
+    load = identity.load_average()
     ready = [n for n in impls.names() if _ready(n)]
     out = [
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import impls
-from harness import system
 from harness.errors import UsageError
+from harness.machine import system
 from impls.contract import Implementation
 
 FRAMEWORKS = ("torch", "jax", "jaxlib", "cupy", "triton", "numba")
@@ -202,7 +202,7 @@ def _versions(names: Iterable[str]) -> dict[str, str | None]:
 
 def _git() -> dict[str, Any] | None:
     """Commit of the checkout that runs, and a hash of its changes; None when installed."""
-    top = Path(__file__).resolve().parent.parent
+    top = Path(__file__).resolve().parents[2]
     commit = (
         system.run("git", "-C", str(top), "rev-parse", "HEAD") if (top / ".git").exists() else ""
     )

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.arm import Limits
 from harness.config import Profile
 from harness.floors import Ceilings
-from harness.plan import Plan, build
 from harness.progress import Progress, words
-from harness.speed import run_speed
+from harness.speed.arm import Limits
+from harness.speed.coordinator import run_speed
+from harness.speed.plan import Plan, build
 from harness.store import RunFolder
 
 LIMITS = Limits(hello_s=90.0, prepare_s=45.0, block_s=15.0)

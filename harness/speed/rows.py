@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 import impls
-from harness import floors, machine
-from harness.arm import Arm, ranking
-from harness.grid import Contender, Point, cell_id
-from harness.ratios import choose_clock, ratios_of, times
-from harness.stats import median_interval
+from harness import floors
+from harness.machine import identity
+from harness.speed.arm import Arm, ranking
+from harness.speed.grid import Contender, Point, cell_id
+from harness.speed.ratios import choose_clock, ratios_of, times
+from harness.speed.stats import median_interval
 from impls.contract import ModelSpec
 
 SCHEMA_VERSION = 1
@@ -118,8 +119,8 @@ def _identity(contender: Contender, scene: Scene) -> dict[str, Any]:
         "impl": impl,
         "twin": contender.twin,
         "framework": framework,
-        "framework_version": framework and machine.framework_version(framework),
-        "impl_src_sha256": machine.source_hash(impl),
+        "framework_version": framework and identity.framework_version(framework),
+        "impl_src_sha256": identity.source_hash(impl),
         "mode": contender.mode,
     }
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.arm import Arm, choose_baseline, live, ranking, references
-from harness.grid import Contender
-from harness.stats import Interval, min_ratio, paired_ratio, verdict
+from harness.speed.arm import Arm, choose_baseline, live, ranking, references
+from harness.speed.grid import Contender
+from harness.speed.stats import Interval, min_ratio, paired_ratio, verdict
 
 if TYPE_CHECKING:
-    from harness.rows import Scene
+    from harness.speed.rows import Scene
 
 QUIET_HALFWIDTH = 0.03
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.draws import params_of, work_of
 from harness.errors import UsageError, nearest
-from harness.modes import named
+from harness.speed.draws import params_of, work_of
+from harness.speed.modes import named
 from impls.contract import ADDED_LATER, PARTS, Kind, ModelSpec, Placement, spec_fields
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def points(profile: Profile, threads: int | None = None) -> list[Point]:
             names nothing.
     """
     if threads is None:
-        from harness.machine import thread_count
+        from harness.machine.identity import thread_count
 
         threads = thread_count(profile.threads)
     once: dict[Point, int] = {}

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from harness import clock
-from harness.arm import Arm, Limits, live, references, too_late
 from harness.config import FEWEST_ROUNDS, Profile
-from harness.grid import Point
-from harness.stats import paired_ratio
+from harness.speed import clock
+from harness.speed.arm import Arm, Limits, live, references, too_late
+from harness.speed.grid import Point
+from harness.speed.stats import paired_ratio
 
 WARMUP_CAP_S = {"cpu": 2.0, "cuda": 0.25}
 """Most seconds of warm-up for one contender (triton#1658)."""
