@@ -85,7 +85,7 @@ def samples_per_block(call_ns: float, device: str = "cpu") -> int:
 
 
 def steady(samples_ns: Sequence[float]) -> bool:
-    """True once the last two windows agree and show no slope (README.md here, warm-up).
+    """True once the last two windows agree and show no slope (harness/README.md, warm-up).
 
     Their medians differ by less than 2 %, and the slope of a line through both is within its
     noise. A window is 10 samples, or 3 where a call is long: the cap on warm-up leaves no more.

@@ -38,7 +38,7 @@ def control_of(
 
 
 def choose_clock(arms: Sequence[Arm], scene: Scene, mode: str = "default") -> tuple[str, bool]:
-    """The ranking clock and whether the cell is noisy (README.md here).
+    """The ranking clock and whether the cell is noisy (harness/README.md).
 
     Wall time on a quiet host. On a loud one, a single-thread cell on the CPU falls back to CPU
     time if its A/A control is quiet there; otherwise the cell keeps wall time and is noisy. On

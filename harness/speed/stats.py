@@ -44,7 +44,7 @@ from harness.distributions import (
 
 RESAMPLES = 2000
 MARGIN = 0.03
-"""Two times closer than this count as the same (README.md here, verdict)."""
+"""Two times closer than this count as the same (harness/README.md, verdict)."""
 LONG_MEMORY = 0.9
 """A serial correlation is never taken to be larger: the interval would be the whole range."""
 RANKS_FROM = 6
