@@ -9,6 +9,7 @@ from pathlib import Path
 
 import impls
 from harness.ablation import rows as ablation_rows
+from harness.cli import main
 
 FAKES = Path(__file__).parent / "net_fakes"
 TOP = Path(__file__).parent.parent
@@ -46,6 +47,11 @@ def use_fakes(patch):
     patch.setenv("PYTHONPATH", str(FAKES))
     patch.setattr(impls, "_foreign", functools.cache(impls._foreign.__wrapped__))
     ablation_rows.stale_key.cache_clear()
+
+
+def ablate(file, out, *words):
+    """The exit code of `quasibench ablate` in this process."""
+    return main(["ablate", str(file), "--out", str(out), *words])
 
 
 def start(file, out, *words, step_s=0.0):

@@ -1,23 +1,16 @@
-"""The engine trains what it planned, a row for each training whatever happens, and resumes."""
+"""The engine trains what it planned, a row for each training whatever happens, nothing twice."""
 
 import json
-import signal
 import sys
-import time
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from harness import report
-from harness.ablation import accuracy, after_timing, checkpoint, plan, slots
-from harness.ablation.config import load_ablation
-from harness.ablation.rows import attempts
+from harness.ablation import accuracy, after_timing, slots
 from harness.analysis import deviations, outcomes
-from harness.cli import main
-from harness.speed.grid import PROTOCOL_VERSION
-from harness.store import RunFolder
-from tests.ablating import K1, ended, rows, start, use_fakes, written
+from tests.ablating import K1, ablate, rows, use_fakes, written
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers by Linux signals")
 
@@ -26,10 +19,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers b
 def _fakes(monkeypatch):
     use_fakes(monkeypatch)
     monkeypatch.setattr(report, "lacking", lambda: "a test that is in no hurry")
-
-
-def ablate(file, out, *words):
-    return main(["ablate", str(file), "--out", str(out), *words])
 
 
 def test_every_arm_and_seed_has_a_row_and_a_second_call_trains_nothing(tmp_path, capsys):
@@ -164,13 +153,6 @@ def test_a_worker_that_fails_before_it_trains_is_no_score_of_the_arm(tmp_path, m
     assert [row["status"] for row in rows(out)[4:]] == ["ok"] * 4
 
 
-def test_attempts_are_counted_in_rows_of_before_the_column_too():
-    old = {"row_key": "old", "status": "ok"}
-    given = [old, {"row_key": "s", "status": "skipped"}, {**old, "attempt": 4}]
-    assert attempts(given) == {"old": 4, "s": 0}
-    assert attempts([old]) == {"old": 1}
-
-
 def test_a_run_that_was_not_reached_under_a_new_plan_hides_no_result_of_the_old_one(tmp_path):
     out = tmp_path / "run"
     assert ablate(written(tmp_path), out, "--seeds", "1") == 0
@@ -179,90 +161,6 @@ def test_a_run_that_was_not_reached_under_a_new_plan_hides_no_result_of_the_old_
             later = {"row_key": row["row_key"][::-1], "status": "skipped", "metric": None}
             file.write(json.dumps({**row, **later, "plan_hash": "of another plan"}) + "\n")
     assert [row["status"] for row in accuracy.load(out).rows] == ["ok", "ok"]
-
-
-def test_only_a_result_takes_the_place_of_a_result():
-    def row(status, number):
-        return {"row_key": "k", "status": status, "number": number}
-
-    for word in ("skipped", "interrupted", "missing"):
-        for result in ("ok", "crash", "diverged", "timeout", "unsupported"):
-            given = [row(word, 0), row(result, 1), row(word, 2)]
-            assert accuracy.standing(given)["k"]["number"] == 1
-            assert accuracy.standing([*given, row("ok", 3)])["k"]["number"] == 3
-        assert accuracy.standing([row("skipped", 0), row(word, 1)])["k"]["number"] == 1
-
-
-def wait_for(there, seconds=40):
-    deadline = time.monotonic() + seconds
-    while not there() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert there()
-
-
-def test_ctrl_c_ends_with_130_and_the_next_call_ends_as_if_nothing_had_happened(tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    file = written(tmp_path, checkpoint="0.2s", steps=60)
-    assert ablate(file, whole) == 0
-    process = start(file, cut, step_s=0.05)
-    wait_for(lambda: list((cut / "checkpoints").glob("*.safetensors")))
-    process.send_signal(signal.SIGINT)
-    assert ended(process)[0] == 130
-    assert {row["status"] for row in rows(cut)} == {"interrupted"}
-    assert ablate(file, cut) == 0
-    assert results(cut) == results(whole)
-
-
-def results(out):
-    """What a training's end is, by training."""
-    kept = ("metric", "validation", "auc", "train_loss", "params_sha256", "steps_done", "status")
-    return {row["row_key"]: [row[name] for name in kept] for row in rows(out)}
-
-
-def test_kill_9_loses_no_row_and_trains_nothing_twice(tmp_path):
-    file, out = written(tmp_path, changes=K1, checkpoint="0.2s", steps=50), tmp_path / "run"
-    process = start(file, out, step_s=0.02)
-    wait_for(lambda: rows(out))
-    time.sleep(0.3)
-    process.kill()
-    process.communicate()
-    before = rows(out)
-    assert ablate(file, out) == 0
-    assert rows(out)[: len(before)] == before
-    keys = [row["row_key"] for row in rows(out)]
-    assert len(set(keys)) == len(keys) == 4
-
-
-def test_a_checkpoint_of_another_training_is_one_line_and_exit_code_2(tmp_path, capsys):
-    file, out = written(tmp_path), tmp_path / "run"
-    first, second = plan.build(load_ablation(str(file))).cells[0].open_runs({})
-    at = out / "checkpoints" / f"{first.row_key}.safetensors"
-    assert ablate(file, out, "--dry-run") == 0
-    RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
-    checkpoint.save(at, second.identity(), {"stale_key": "s"}, {})
-    assert ablate(file, out) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "a checkpoint of another training, its seed is 1, this one's 0" in said
-    assert str(at) in said
-    assert rows(out) == []
-
-
-@pytest.mark.parametrize("damaged", [True, False])
-def test_every_checkpoint_is_looked_at_before_the_first_training(tmp_path, capsys, damaged):
-    file, out = written(tmp_path), tmp_path / "run"
-    cells = plan.build(load_ablation(str(file))).cells
-    last = cells[-1].open_runs({})[-1]
-    RunFolder.open(out, "ablation-small", PROTOCOL_VERSION).close()
-    at = out / "checkpoints" / f"{last.row_key}.safetensors"
-    if damaged:  # one that the last training would go on with
-        at.parent.mkdir()
-        at.write_bytes(b"torn")
-    else:  # one of a training that is not planned now, under a name that is not its own
-        checkpoint.save(at.with_stem("0" * 16), last.identity(), {"stale_key": "s"}, {})
-    assert ablate(file, out) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert ("not a checkpoint" if damaged else "than its name says") in said
-    assert rows(out) == [], "something was trained before"
 
 
 @pytest.mark.slow

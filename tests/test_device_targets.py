@@ -12,14 +12,19 @@ from harness.floors import Ceilings
 from harness.speed.device_targets import table
 from harness.speed.plan import build
 from tests.measuring import profile
+from tests.planning import card, use_cards
 from tests.recorded import CEILINGS
 from tests.recorded.floor import REPLAYS, write_floor_run
-from tests.test_plan import card, cards  # noqa: F401
 
 LARGE = {"kind": "forward", "dtype": "bfloat16", "batch": 64, "steps": 512}
 PLACES = [LARGE, {**LARGE, "batch": 256}, {**LARGE, "batch": 8, "steps": 32}]
 PLACES += [{**LARGE, "dtype": "float32", "batch": 8, "steps": steps} for steps in (32, 512)]
 COPY = CEILINGS["copy_bytes"]
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    return use_cards(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,7 @@ def test_the_page_shows_the_bandwidth_of_pooling_beside_a_copys(frame, folder):
     assert "nan" not in shown
 
 
-def test_parts_are_timed_only_at_points_of_so_many_tokens(cards):  # noqa: F811
+def test_parts_are_timed_only_at_points_of_so_many_tokens(cards):
     cards["fast"] = replace(card("fast"), parts={"pooling": None})
     grid = {"kind": ["forward"], "batch": [1, 8], "steps": [4]}
     used = profile(parts=("pooling",), parts_from=32, grids=(grid,), overhead_s=1.0)

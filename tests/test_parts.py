@@ -18,9 +18,14 @@ from impls import parts as given
 from impls.contract import ModelSpec, Placement
 from impls.reference import qrnn
 from tests.measuring import point, profile
-from tests.test_plan import card, cards  # noqa: F401
+from tests.planning import card, use_cards
 
 SPEC = ModelSpec(input_size=7, hidden_size=37, kernel_width=3)
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    return use_cards(monkeypatch)
 
 
 def setting(kind="backward", dtype="float32", **spec):
@@ -125,7 +130,7 @@ def test_the_parts_of_torch_native_are_right(part, dtype, pooling):
         ({"kind": "train_step"}, "not 'train_step'"),
     ],
 )
-def test_where_a_part_has_no_meaning_it_is_unsupported(cards, changes, words):  # noqa: F811
+def test_where_a_part_has_no_meaning_it_is_unsupported(cards, changes, words):
     cards["fast"] = replace(card("fast"), parts={"gemm": None})
     grid = {"kind": ["forward"], "batch": [1], "steps": [4]}
     assert parts.hindrance(point()) is None
@@ -180,7 +185,7 @@ def test_a_part_has_a_time_and_no_ratio_to_the_lstm_and_is_never_the_baseline():
     assert arm.choose_baseline(arms, "torch_native").contender == names[1]
 
 
-def test_the_time_of_a_part_does_not_predict_that_of_its_layer(cards):  # noqa: F811
+def test_the_time_of_a_part_does_not_predict_that_of_its_layer(cards):
     at, forecast = point(), None
     row = {**at.fields(), "family": "qrnn", "impl": "fast", "status": "ok", "prepare_s": 0.1}
     whole, part = row | {"median_ns": 9e9}, row | {"mode": "gemm", "median_ns": 2e9}

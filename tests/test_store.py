@@ -1,12 +1,7 @@
-"""A run folder loses nothing that was finished and overwrites nothing that is not its own."""
+"""A run folder gives back what was written and overwrites nothing that is not its own."""
 
 import gzip
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,35 +9,8 @@ import pytest
 
 from harness import files, store
 from harness.errors import UsageError
-from harness.machine import system
-from harness.store import RunFolder, complete, read_rows, read_samples
-
-TOP = Path(__file__).resolve().parent.parent
-
-
-def row(cell="c1", sitting="s1", status="ok", stale="k1", **more):
-    return {"cell_id": cell, "sitting_id": sitting, "status": status, "stale_key": stale, **more}
-
-
-def open_folder(path, **more):
-    return RunFolder.open(path, more.pop("profile", "smoke"), more.pop("protocol", 1), **more)
-
-
-def child(code, *words):
-    """A process that runs `code` from the checkout; it says a line when it is ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    process.first_line = process.stdout.readline()
-    return process
-
-
-def end(process, how=signal.SIGKILL):
-    process.send_signal(how)
-    process.wait(timeout=20)
-    process.stdin.close()
-    process.stdout.close()
+from harness.store import complete, read_rows, read_samples
+from tests.storing import open_folder, row
 
 
 def test_what_was_appended_is_read_back_after_reopening(tmp_path):
@@ -110,19 +78,6 @@ def test_manifest_is_replaced_in_one_step(tmp_path, monkeypatch):
         assert folder.manifest["ceilings"] == {"copy_bytes": 2.0}
 
 
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    with open_folder(tmp_path) as folder:
-        folder.append_sitting([row()], [])
-        before = (tmp_path / "cells.jsonl").read_bytes()
-        real = os.write
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "write", lambda handle, data: real(handle, data[:7]))
-            with pytest.raises(OSError, match="only 7 of"):
-                folder.append_sitting([row("c9")], [])
-        assert (tmp_path / "cells.jsonl").read_bytes() == before
-        assert len(folder.rows) == 1
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -162,172 +117,6 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(UsageError, match="is a file"):
         open_folder(tmp_path / "thesis.tex")
-
-
-@pytest.mark.parametrize("tail", [b'{"cell_id": "c3", "sit', b"\0\0\0", b'{"cut":1}', b"{]\n"])
-@pytest.mark.parametrize("name", ["cells", "equivalence"])
-def test_a_torn_last_line_is_refused_and_set_aside_only_on_request(tmp_path, name, tail):
-    with open_folder(tmp_path) as folder:
-        folder.append_sitting([row("c1"), row("c2")], [])
-        folder.append_equivalence([{"check": "a"}])
-    file = tmp_path / f"{name}.jsonl"
-    whole = file.read_bytes()
-    file.write_bytes(whole + tail)
-    with pytest.raises(UsageError, match=r"torn .* --repair to set it aside in \w+\.torn"):
-        open_folder(tmp_path)
-    assert file.read_bytes() == whole + tail
-    with open_folder(tmp_path, repair=True) as folder:
-        assert len(folder.rows) == 2
-    assert file.read_bytes() == whole
-    assert (tmp_path / f"{name}.torn").read_bytes() == tail
-
-
-def test_readers_leave_a_torn_line_out_and_say_so(tmp_path):
-    with open_folder(tmp_path) as folder:
-        folder.append_sitting([row()], [])
-    with (tmp_path / "cells.jsonl").open("ab") as file:
-        file.write(b'{"cell')
-    rows, note = read_rows(tmp_path)
-    assert len(rows) == 1
-    assert "torn" in note
-
-
-def test_a_damaged_line_in_the_middle_is_refused(tmp_path):
-    with open_folder(tmp_path) as folder:
-        folder.append_sitting([row()], [])
-    with (tmp_path / "cells.jsonl").open("ab") as file:
-        file.write(b'{"cell\n{"cell_id":"c2"}\n')
-    for call in (lambda: read_rows(tmp_path), lambda: open_folder(tmp_path, repair=True)):
-        with pytest.raises(UsageError, match="line 2 is damaged"):
-            call()
-
-
-@pytest.mark.parametrize("cut", [1, 5, 12, 40])
-def test_a_torn_end_of_the_samples_costs_only_itself(tmp_path, cut):
-    with open_folder(tmp_path) as folder:
-        folder.append_sitting([row()], [{"round": 0}])
-        folder.append_sitting([row("c2")], [{"round": 1, "noise": random.Random(1).random()}])
-    file = tmp_path / "samples.jsonl.gz"
-    data = file.read_bytes()
-    file.write_bytes(data[:-cut])
-    assert [s["round"] for s in read_samples(tmp_path)] == [0]
-    with open_folder(tmp_path) as folder:
-        folder.append_sitting([row("c3")], [{"round": 2}])
-    assert [s["round"] for s in read_samples(tmp_path)] == [0, 2]
-    assert gzip.decompress(file.read_bytes()).count(b"\n") == 2
-    assert data[:-cut].endswith((tmp_path / "samples.torn").read_bytes())
-
-
-HOLD = """
-import sys
-from harness.store import RunFolder
-with RunFolder.open(sys.argv[1], "smoke", 1):
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_folder_in_use_by_a_live_process_is_refused(tmp_path):
-    holder = child(HOLD, tmp_path)
-    try:
-        assert holder.first_line == b"ready\n"
-        with pytest.raises(UsageError, match=f"in use by process {holder.pid}"):
-            open_folder(tmp_path)
-        with pytest.raises(UsageError, match="in use"):
-            open_folder(tmp_path, repair=True)
-    finally:
-        end(holder)
-
-
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    end(child(HOLD, tmp_path))
-    assert (tmp_path / "lock").exists()
-    with open_folder(tmp_path) as folder:
-        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-        folder.append_sitting([row()], [])
-    assert not (tmp_path / "lock").exists()
-
-
-def owner(**changes):
-    me = {
-        "pid": os.getpid(),
-        "started": system.process_started(os.getpid()),
-        "boot_id": system.boot_id(),
-    }
-    return json.dumps(me | changes)
-
-
-def test_the_content_alone_refuses_where_the_system_has_no_file_locks(tmp_path):
-    (tmp_path / "lock").write_text(owner())
-    with pytest.raises(UsageError, match=f"in use by process {os.getpid()}"):
-        open_folder(tmp_path)
-    assert (tmp_path / "lock").read_text() == owner()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        owner(started="1"),
-        owner(boot_id="another"),
-        owner(pid=2**22 + 5),
-        "",
-        '{"pid": 12',
-        "[]",
-    ],
-    ids=["pid used again", "restarted machine", "no such process", "empty", "torn", "no owner"],
-)
-def test_a_lock_without_its_process_is_taken_over(tmp_path, content):
-    (tmp_path / "lock").write_text(content)
-    with open_folder(tmp_path):
-        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-
-
-def test_the_lock_excludes_the_process_itself_and_ends_with_the_folder(tmp_path):
-    with open_folder(tmp_path) as folder:
-        with pytest.raises(UsageError, match="in use"):
-            open_folder(tmp_path)
-        folder.close()
-        open_folder(tmp_path).close()
-    assert not (tmp_path / "lock").exists()
-
-
-WRITE = """
-import sys
-from harness.store import RunFolder
-with RunFolder.open(sys.argv[1], "smoke", 1) as folder:
-    start = len(folder.rows) // 8
-    print("ready", flush=True)
-    for number in range(start, 100000):
-        rows = [{"cell_id": f"c{n}", "sitting_id": f"s{number}", "status": "ok",
-                 "stale_key": "k", "pad": "x" * 700} for n in range(8)]
-        samples = [{"cell_id": f"c{n}", "sitting_id": f"s{number}", "wall_ns": [n] * 40}
-                   for n in range(8)]
-        folder.append_sitting(rows, samples)
-        print(number, flush=True)
-"""
-
-
-def test_a_killed_writer_loses_no_finished_sitting(tmp_path):
-    """Five kills at random moments, each followed by a resume in the same folder."""
-    moments, promised = random.Random(7), 0
-    for _ in range(5):
-        writer = child(WRITE, tmp_path)
-        assert writer.first_line == b"ready\n"
-        for _ in range(moments.randrange(1, 30)):
-            promised = int(writer.stdout.readline()) + 1
-        writer.send_signal(signal.SIGKILL)
-        said = writer.stdout.read().split()
-        promised = int(said[-1]) + 1 if said else promised
-        end(writer)
-        with open_folder(tmp_path, repair=True) as folder:
-            counts = {}
-            for found in folder.rows:
-                counts[found["sitting_id"]] = counts.get(found["sitting_id"], 0) + 1
-        finished = [name for name, count in counts.items() if count == 8]
-        assert finished[:promised] == [f"s{n}" for n in range(promised)]
-        assert len(finished) <= promised + 1
-        kept = {s["sitting_id"] for s in read_samples(tmp_path)}
-        assert kept >= set(finished)
 
 
 EXPECTED = {"c1": "k1", "c2": "k2"}
