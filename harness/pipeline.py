@@ -248,7 +248,8 @@ def render_pages(
     """Render the pages of a run folder; 1 when one of them is incomplete.
 
     Args:
-        picture: where to write the overview as a PNG too, as the README shows it.
+        picture: where to write the overview as a PNG too, as the README shows it: of speed
+            where any was measured, else of accuracy.
 
     Raises:
         UsageError: not a run folder, or the packages of the extra `report` are missing.
@@ -261,8 +262,11 @@ def render_pages(
         return 1
     if picture is not None:
         from harness import results
-        from harness.plots.picture import picture as draw
+        from harness.plots import picture as draw
 
-        draw(results.load(place), picture)
+        if (place / "cells.jsonl").is_file():
+            draw.picture(results.load(place), picture)
+        else:
+            draw.forest(results.load_ablation(place), picture)
     print(index)
     return 0

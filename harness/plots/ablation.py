@@ -62,15 +62,21 @@ def forest(study: Ablation) -> figure.Html:
     parts = []
     for subject in (found := outcomes.subjects(study)):
         made = [one for one in findings.told_of(study, subject) if one.result is not None]
-        panels = []
-        for task in dict.fromkeys(one.arm.task.name for one in made):
-            panels.append(_panel([o for o in made if o.arm.task.name == task], task, subject.name))
+        panels = [_panel(own, task, subject.name) for task, own in by_task(made).items()]
         over = effects.overall(study, subject)
         if over:
             panels.append(_overall(over, subject.name))
         parts += [f"<h3>{escape(subject.name)}</h3>"] * (len(found) > 1)
         parts += [figure.row(panels), _numbers(made)]
     return figure.Html(*(parts or [NOTHING]))
+
+
+def by_task(made: list[Contrast]) -> dict[str, list[Contrast]]:
+    """The contrasts of each task, in their order."""
+    out: dict[str, list[Contrast]] = {}
+    for one in made:
+        out.setdefault(one.arm.task.name, []).append(one)
+    return out
 
 
 def _numbers(made: list[Contrast]) -> str:
@@ -97,23 +103,23 @@ def _numbers(made: list[Contrast]) -> str:
     return f"<details><summary>All contrasts in numbers</summary>{shown}</details>" * bool(rows)
 
 
+def draw(axes: Axes, made: list[Contrast], title: str) -> None:
+    """Contrasts from top to bottom: seeds, means, intervals, stars; ± MARGIN is shaded."""
+    _band(axes, len(made))
+    for place, one in enumerate(made):
+        assert one.result is not None
+        gaps = np.subtract(*outcomes.shared(one.arm.scores, one.reference.scores))
+        colour = _colour(one.verdict)
+        axes.scatter(gaps, np.full(len(gaps), place), s=9, color=colour, alpha=0.35, linewidths=0)
+        result = Estimate(one.result.mean, *findings.reach(one))
+        _mark(axes, place, result, colour, _shown(one))
+    labels = [f"{'★ ' * _shown(one)}{one.label} {board.SIGNS.get(one.verdict, '')}" for one in made]
+    _finish(axes, labels, title, "points above the reference")
+
+
 def _panel(made: list[Contrast], task: str, who: str) -> str:
     with figure.drawing(3.75, 1.1 + 0.3 * len(made)) as canvas:
-        axes = canvas.subplots()
-        _band(axes, len(made))
-        for place, one in enumerate(made):
-            assert one.result is not None
-            gaps = np.subtract(*outcomes.shared(one.arm.scores, one.reference.scores))
-            colour = _colour(one.verdict)
-            axes.scatter(
-                gaps, np.full(len(gaps), place), s=9, color=colour, alpha=0.35, linewidths=0
-            )
-            result = Estimate(one.result.mean, *findings.reach(one))
-            _mark(axes, place, result, colour, _shown(one))
-        labels = [
-            f"{'★ ' * _shown(one)}{one.label} {board.SIGNS.get(one.verdict, '')}" for one in made
-        ]
-        _finish(axes, labels, task, "points above the reference")
+        draw(canvas.subplots(), made, task)
     told = listing([f"{one.label} {findings.difference(one)}, {one.verdict}" for one in made], 20)
     data = pd.DataFrame([_row(one) for one in made])
     words = f"{task}: difference to the reference in points: {told}."

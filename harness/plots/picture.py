@@ -1,4 +1,4 @@
-"""The overview as one picture, for a README: what every contender gains on the LSTM."""
+"""A run as one picture, for a README: speedups to the LSTM, or accuracies to the reference."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from harness.ablation.accuracy import Ablation
+from harness.analysis import findings, outcomes
 from harness.errors import UsageError
-from harness.plots import figure
+from harness.plots import ablation, figure
 from harness.plots.grids import COLOURS, _scale
 from harness.summary import arms, labelled, number
 
@@ -54,4 +56,22 @@ def picture(frame: pd.DataFrame, path: str | Path) -> None:
             axis.set_title(f"{name}, {kind}" + f", {dtype}" * several)
             axis.set(xlabel="steps" * (place[0] == len(kinds) - 1), ylabel="batch" * (not place[1]))
             axis.tick_params(length=0, labelrotation=0)
+        canvas.savefig(path, format="png", dpi=DPI, facecolor="white", transparent=False)
+
+
+def forest(study: Ablation, path: str | Path) -> None:
+    """Write a PNG: the forest plot of the first implementation, a panel per task.
+
+    Raises:
+        UsageError: no arm can be compared with the reference yet.
+    """
+    told = findings.told_of(study, outcomes.subjects(study)[0]) if study.rows else []
+    panels = ablation.by_task([one for one in told if one.result is not None])
+    if not panels:
+        raise UsageError("--picture: this run has no arm to compare with its reference: train more")
+    longest = max(map(len, panels.values()))
+    with figure.drawing(3.75 * len(panels), 1.1 + 0.3 * longest) as canvas:
+        every = canvas.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (task, made) in zip(every, panels.items(), strict=True):
+            ablation.draw(axes, made, task)
         canvas.savefig(path, format="png", dpi=DPI, facecolor="white", transparent=False)
