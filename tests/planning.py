@@ -1,10 +1,10 @@
 """A profile, cards that need nothing, and what a finished sitting leaves: for tests of the plan."""
 
 import impls
-from harness import machine
 from harness.config import Profile
 from harness.floors import Ceilings
-from harness.grid import cell_id
+from harness.machine import identity
+from harness.speed.grid import cell_id
 from impls.contract import Implementation
 
 CEILINGS = Ceilings.nominal()
@@ -30,8 +30,8 @@ def use_cards(patch):
     known["lstm_jax"] = card("lstm_jax", "lstm")
     patch.setattr(impls, "names", lambda: sorted(known))
     patch.setattr(impls, "get", lambda name: known[name])
-    patch.setattr(machine, "fingerprint", lambda threads: {"comparable": threads})
-    patch.setattr(machine, "stale_key", lambda name, fp, threads: f"key of {name}")
+    patch.setattr(identity, "fingerprint", lambda threads: {"comparable": threads})
+    patch.setattr(identity, "stale_key", lambda name, fp, threads: f"key of {name}")
     return known
 
 

@@ -9,7 +9,7 @@ import pytest
 from harness import report
 from harness.ablation import checkpoint, plan
 from harness.ablation.config import load_ablation
-from harness.grid import PROTOCOL_VERSION
+from harness.speed.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
 from tests.ablating import K1, ablate, ended, rows, start, use_fakes, written
 

@@ -7,9 +7,9 @@ import pytest
 
 from harness import floors
 from harness.config import FEWEST_ROUNDS
-from harness.forecast import COMPILE_S, Forecast
-from harness.grid import Contender
-from harness.plan import build
+from harness.speed.forecast import COMPILE_S, Forecast
+from harness.speed.grid import Contender
+from harness.speed.plan import build
 from tests.planning import CEILINGS, GRID, card, profile, rows_of, use_cards
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from harness.config import FEWEST_ROUNDS
 from harness.errors import UsageError
-from harness.forecast import HOPED_FACTOR, Forecast
-from harness.plan import build
+from harness.speed.forecast import HOPED_FACTOR, Forecast
+from harness.speed.plan import build
 from tests.absent import run_without
 from tests.planning import CEILINGS, GRID, profile, use_cards
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 import impls
-from harness import system
 from harness.errors import UsageError
-from harness.grid import Contender
-from harness.plan import build, chosen
+from harness.machine import system
+from harness.speed.grid import Contender
+from harness.speed.plan import build, chosen
 from tests.planning import CEILINGS, GRID, card, profile, rows_of, use_cards
 
 

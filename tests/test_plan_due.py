@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness import machine
-from harness.forecast import Forecast
-from harness.grid import Contender
-from harness.plan import build
+from harness.machine import identity
+from harness.speed.forecast import Forecast
+from harness.speed.grid import Contender
+from harness.speed.plan import build
 from tests.planning import CEILINGS, card, profile, rows_of, use_cards
 
 
@@ -30,7 +30,7 @@ def test_finished_points_are_done_and_the_others_are_left(cards):
 def test_a_changed_implementation_makes_its_points_due(cards, monkeypatch):
     rows = [r for s in build(profile(), [], CEILINGS).sittings for r in rows_of(s)]
     keys = {"fast": "key of the changed fast"}
-    monkeypatch.setattr(machine, "stale_key", lambda n, fp, t: keys.get(n, f"key of {n}"))
+    monkeypatch.setattr(identity, "stale_key", lambda n, fp, t: keys.get(n, f"key of {n}"))
     assert build(profile(), rows, CEILINGS).done == 0
     keys.clear()
     assert build(profile(), rows, CEILINGS).done == 8

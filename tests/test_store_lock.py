@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from harness import system
 from harness.errors import UsageError
+from harness.machine import system
 from tests.storing import child, end, open_folder, row
 
 HOLD = """
