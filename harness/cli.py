@@ -146,7 +146,10 @@ def report(
     profile: ProfileName = "default",
     out: Out = None,
     html: Annotated[Path | None, typer.Option("--html", help="folder of the pages")] = None,
-    picture: Annotated[Path | None, typer.Option("--picture", help="also write this PNG")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", help="also write speedups, or else accuracies, as this PNG"),
+    ] = None,
 ) -> None:
     """Render the recorded rows of a profile to HTML."""
     from harness.pipeline import render_pages

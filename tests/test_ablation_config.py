@@ -43,6 +43,13 @@ BAD = {
     "no implementation": (text(ONLY + "dense = true"), "no dense stacks"),
     "not TOML": ("[ablation", "not valid TOML"),
     "unpaired seeds": (text(K1 + "first_seed = 50"), "control"),
+    "seeds of a control that the reference tunes on": (
+        text(K1.replace("kernel_width = 1", 'contrast = "control"\nfirst_seed = 2'),
+             more="tuning_seeds = 2\nrunoff_seeds = 4\nlearning_rates = [1e-3, 1e-2, 1e-1]"),
+        "first_seed = 2: give at least 6"),
+    "seeds of a control that choose rates": (
+        text(K1.replace("kernel_width = 1", 'contrast = "control"\nfirst_seed = 999_999')),
+        "first_seed = 999999: give at most 999998"),
     "a target of nan": (text(K1 + "[task.selective_copy]\ntarget = nan"), "give a number"),
     "a target of inf": (text(K1 + "[task.selective_copy]\ntarget = inf"), "give a number"),
     "a target like a guess": (text(K1 + "[task.selective_copy]\ntarget = 0.125"),

@@ -2,13 +2,18 @@
 
 import json
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import impls
 from harness.ablation import accuracy, manifest, rows
 from harness.ablation import plan as ablation_plan
 from harness.ablation.config import load_ablation, parse, source
 from harness.ablation.manifest import Call
+from harness.machine import identity
 from harness.speed.grid import PROTOCOL_VERSION
 from harness.store import RunFolder
 from tests.ablating import text, use_fakes, written
@@ -89,3 +94,38 @@ def test_a_row_goes_stale_with_every_file_that_a_training_runs(monkeypatch):
     monkeypatch.setattr(rows, "digest", lambda parts, digits: parts)
     hashed = rows.stale_key.__wrapped__("fake_net", "counting")[1]
     assert hashed.keys() == {*rows.TRAINING, "harness/tasks/counting.py"}
+
+
+WEIGHTLESS = {
+    "harness/errors.py", "harness/floors.py", "harness/peak.py", "harness/speed/draws.py",
+    "harness/speed/grid.py", "harness/speed/modes.py", "harness/tasks/__init__.py",
+    "harness/ablation/budgets.py", "harness/ablation/checkpoint.py",
+}  # fmt: skip
+"""Loaded beside a training, without a say in its result: words, files, plans, memory."""
+ORACLES = {
+    f"impls/reference/{name}.py" for name in "attention conv lstm ops qrnn stack zoneout".split()
+}
+"""Loaded with the package of the one file there that trainings use, philox."""
+LOADS = """
+import sys
+import harness.ablation.train, impls
+impls.get(sys.argv[1]).core()
+for part in ("trainer", "translator"):
+    __import__(f"impls.{sys.argv[2]}.{part}")
+print(*(m for m in sys.modules if m.startswith(("impls.", "harness."))))
+"""
+
+
+@pytest.mark.parametrize(("impl", "package"), [("torch_eager", "_torch"), ("jax_scan", "_jax")])
+def test_no_file_that_a_training_loads_is_missing_from_its_stale_key(impl, package):
+    if why := impls.missing(impls.get(impl)):
+        pytest.skip(why)
+    words = [sys.executable, "-c", LOADS, impl, package]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    top = Path(rows.__file__).parents[2]
+    names = [module.replace(".", "/") for module in told.split()]
+    loaded = {f"{name}.py" for name in names if (top / f"{name}.py").is_file()}
+    loaded |= {"harness/tasks/__init__.py"}
+    covered = {path.relative_to(top).as_posix() for path in identity.source_files(impl)}
+    assert loaded - covered - set(rows.TRAINING) - WEIGHTLESS - ORACLES == set()
+    assert loaded >= WEIGHTLESS

@@ -7,6 +7,7 @@ import pytest
 from harness.ablation import accuracy
 from harness.ablation.rows import attempts
 from harness.errors import UsageError
+from tests.judging import reference, rows_of
 from tests.recorded.ablation import write_ablation
 
 
@@ -26,6 +27,30 @@ def test_rows_of_another_schema_are_refused(tmp_path):
         file.write(json.dumps({"row_key": "x", "schema_version": 99}) + "\n")
     with pytest.raises(UsageError, match="schema version 99"):
         accuracy.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "left"),
+    [
+        ({"root": 2}, 4),
+        ({"tasks": [{"name": "counting", "steps": 700}]}, 4),
+        ({"evaluations": 6}, 0),
+        ({"tasks": [{"name": "counting", "steps": 350, "target": 0.5}]}, 0),
+    ],
+)
+def test_a_row_of_other_streams_or_steps_is_paired_with_none_of_today(tmp_path, changed, left):
+    first = {"root": 1, "tasks": [{"name": "counting", "steps": 350}]}
+    rows = rows_of("k4", [0.1] * 4, plan_hash="old") + reference(seeds=4, plan_hash="new")
+    plans = [
+        {"plan_hash": "old", "registered_at": "2026-01-01T00:00:00+00:00", "registered": first},
+        {"plan_hash": "new", "registered_at": "2026-01-02T00:00:00+00:00", "registered": {}},
+    ]
+    planned = {"plan_hash": "new", "registered": first | changed, "plans": plans}
+    (tmp_path / "manifest.json").write_text(json.dumps({"ablation": planned}))
+    (tmp_path / "ablation.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    study = accuracy.load(tmp_path)
+    assert len(study.rows) == 8 - left
+    assert [note[:24] for note in study.notes] == ["4 trainings under plan o"] * (left > 0)
 
 
 def test_attempts_are_counted_in_rows_of_before_the_column_too():

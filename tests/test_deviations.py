@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from harness.ablation import accuracy
 from harness.analysis import deviations
 from tests.judging import arm, reference, rows_of, study_of
@@ -58,6 +60,19 @@ def test_what_rows_lack_or_mix_is_a_deviation_whatever_the_manifest_says():
     expected += ["Code or machine changed between final runs that are compared: counting ("]
     expected += ["Fewer than 2 tuning seeds chose the learning rate of counting fo"]
     assert [words for words in expected if words not in told] == []
+
+
+@pytest.mark.parametrize(("seeds", "few"), [(6, False), (5, True), (2, True)])
+def test_a_runoff_with_one_rate_alone_chose_on_too_few_seeds(seeds, few):
+    def tuned(rate, number):
+        return [row | {"role": "tune", "seed": 1000 + row["seed"], "learning_rate": rate}
+                for row in reference(seeds=number)]  # fmt: skip
+
+    planned = {"seeds": 10, "tuning_seeds": 2, "runoff_seeds": 4, "tasks": [{"name": "counting"}],
+               "arms": [{"name": "fo", "contrast": "reference"}]}  # fmt: skip
+    study = study_with(planned, reference(), tuned(1e-3, 2), tuned(4e-3, seeds), tuned(8e-3, 6))
+    told = " ".join(deviations.deviations(study))
+    assert ("Fewer than 6 tuning seeds chose the learning rate of counting fo" in told) == few
 
 
 def test_a_failed_tuning_run_counts_in_the_choice_and_a_divergence_is_told_in_words():

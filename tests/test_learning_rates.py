@@ -84,6 +84,47 @@ def test_the_best_two_rates_meet_again_on_further_seeds_and_all_of_their_seeds_d
     assert cell.open_runs(rows) == []
 
 
+def finals(cell, scores):
+    """(learning rate, edge flag) of the final runs."""
+    rows = {}
+    while (opened := cell.open_runs(rows)) and opened[0].role == "tune":
+        train(cell, rows, scores)
+    return {(run.learning_rate, run.lr_edge) for run in opened}
+
+
+def test_an_edge_that_wins_the_runoff_alone_is_flagged_and_not_extended(cell):
+    scores = {(4e-3, 0): 0.8, (4e-3, 1): 0.8, (1.6e-2, 0): 0.7, (1.6e-2, 1): 0.7}
+    scores |= {(1.6e-2, 2): 0.9, (1.6e-2, 3): 0.9}
+    assert finals(cell, scores) == {(1.6e-2, True)}
+
+
+def test_an_edge_that_loses_the_runoff_is_not_flagged(cell):
+    scores = {(1.6e-2, 0): 0.9, (1.6e-2, 1): 0.9, (4e-3, 0): 0.8, (4e-3, 1): 0.8}
+    scores |= {(4e-3, 2): 0.9, (4e-3, 3): 0.9}
+    assert finals(cell, scores) == {(4e-3, False)}
+
+
+def test_a_tie_in_the_runoff_goes_to_the_smaller_rate(cell):
+    scores = {(rate, seed): 0.8 for rate in (4e-3, 1.6e-2) for seed in range(4)}
+    assert finals(cell, scores) == {(4e-3, False)}
+
+
+def test_a_plan_counts_its_trainings_with_the_runoff_and_what_an_edge_may_add(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(FILE)
+    made = plan.build(load_ablation(str(file)))
+    assert made.most_runs == (2 * (6 + 4 + 3), 2 * (6 + 4 + 3 + 2))
+    with pytest.raises(UsageError, match="--seeds 0"):
+        plan.build(load_ablation(str(file)), wanted_seeds=0)
+
+
+def test_more_seeds_than_lie_before_a_control_are_refused():
+    aa = load_ablation("aa")
+    assert len(plan.build(aa, wanted_seeds=100).cells) == 6
+    with pytest.raises(UsageError, match=r"first_seed = 100: give at least 150"):
+        plan.build(aa, wanted_seeds=150)
+
+
 def test_a_rate_that_the_runoff_left_out_does_not_come_back(cell):
     scores = {(4e-3, 0): 0.9, (4e-3, 1): 0.8, (1e-3, 0): 0.8, (1e-3, 1): 0.8}
     scores |= {(1.6e-2, 0): 0.7, (1.6e-2, 1): 0.7}

@@ -43,5 +43,5 @@ def test_nothing_to_compare_is_refused_in_one_line(tmp_path, capsys):
         (tmp_path / name).write_text(text if name == "manifest.json" else "\n".join(kept) + "\n")
     file = tmp_path / "none.png"
     assert main(["report", "x", "--out", str(tmp_path), "--picture", str(file)]) == 2
-    assert "no arm to compare with its reference" in capsys.readouterr().err
+    assert "neither speedups nor arms" in capsys.readouterr().err
     assert not file.exists()

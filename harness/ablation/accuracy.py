@@ -171,15 +171,48 @@ def load(folder: str | Path) -> Ablation:
         UsageError: rows of another schema, a damaged line before the last, a damaged manifest.
     """
     folder = Path(folder)
+    planned = _planned(folder / "manifest.json")
     rows, notes = newest(folder / ROWS)
+    rows, left = _of_the_same_streams(rows, planned)
     rows = list(standing(rows, _run).values())
     curves, more = newest(folder / CURVES)
-    planned = _planned(folder / "manifest.json")
     said = planned.get("tasks") or {}
     names = [*said, *(str(row["task"]) for row in rows)]
     tasks = {name: _facts(name, said.get(name), rows) for name in dict.fromkeys(names)}
     by_key = {str(row["row_key"]): row for row in curves}
-    return Ablation(rows, by_key, tasks, planned, notes + more)
+    return Ablation(rows, by_key, tasks, planned, notes + left + more)
+
+
+def _of_the_same_streams(rows: list[Row], planned: Row) -> tuple[list[Row], list[str]]:
+    """The rows without those that no seed of today's plan can be paired with, and a note on these.
+
+    Under a plan with another root, or with another length of the task, the seed of the same number
+    is another network on other data.
+    """
+    plans: dict[str, Row] = {p["plan_hash"]: p["registered"] for p in planned.get("plans") or ()}
+    today: Row = planned.get("registered") or {}
+    kept: list[Row] = []
+    left: dict[str, int] = {}
+    for row in rows:
+        under = str(row.get("trained_under") or row["plan_hash"])
+        stands = row["plan_hash"] == planned.get("plan_hash")
+        other = today if stands else plans.get(under, today)
+        if all(find(other, row["task"]) == find(today, row["task"]) for find in (_root, _steps)):
+            kept.append(row)
+        else:
+            left[under[:12]] = left.get(under[:12], 0) + 1
+    return kept, [
+        f"{number} trainings under plan {under} are left out: it has another root or other steps."
+        for under, number in left.items()
+    ]
+
+
+def _root(registered: Row, _task: str) -> object:
+    return registered.get("root")
+
+
+def _steps(registered: Row, task: str) -> object:
+    return next((o.get("steps") for o in registered.get("tasks") or () if o["name"] == task), None)
 
 
 def newest(path: Path) -> tuple[list[Row], list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from harness import checked, tasks
 from harness.ablation import changes as fields
 from harness.ablation.changes import BUDGETS, Changes
+from harness.ablation.seeds import TUNING
 from harness.ablation.spec import Arm, Asked
 from harness.checked import known_keys
 from harness.errors import UsageError, nearest
@@ -207,10 +208,30 @@ def fitting(
                 f'arm {arm.name!r}: budget mode "wall" needs `seconds` in [ablation], the training '
                 'time of every run, e.g. "10s"'
             )
-        most = max(one.seeds for one in wanted)
-        if 0 < arm.first_seed < most:
+    tuned = head.get("tuning_seeds", 0) + head.get("runoff_seeds", 0)
+    disjoint(arms, max(tuned, *(one.seeds for one in wanted)))
+
+
+def disjoint(arms: Sequence[Arm], count: int) -> None:
+    """A/A controls share no seed with the reference, nor with each other.
+
+    Args:
+        count: how many seeds an arm has, final or to choose its learning rate, whichever is more.
+
+    Raises:
+        UsageError: they do share one, or a final seed is one of those that tune.
+    """
+    firsts = sorted({arm.first_seed: arm.name for arm in arms}.items())
+    for (before, _), (first, name) in itertools.pairwise(firsts):
+        if first < before + count:
             raise UsageError(
-                f"arm {arm.name!r}: first_seed = {arm.first_seed}: give at least {most}"
+                f"arm {name!r}: first_seed = {first}: give at least {before + count}, {count} "
+                "seeds are used before it"
+            )
+        if first + count > TUNING:
+            raise UsageError(
+                f"arm {name!r}: first_seed = {first}: give at most {TUNING - count}, the seeds "
+                f"from {TUNING} on choose learning rates"
             )
 
 

@@ -122,8 +122,7 @@ class Cell:
     @property
     def tunings(self) -> int:
         """How many trainings choose its learning rate, an extension of the grid not counted."""
-        runoff = rates.FINALISTS * len(self.runoff_seeds) if self.grid else 0
-        return len(self.grid) * len(self.tuning_seeds) + runoff
+        return len(self.grid) * len(self.tuning_seeds) + rates.FINALISTS * len(self.runoff_seeds)
 
     @property
     def params(self) -> int:

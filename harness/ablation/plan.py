@@ -10,7 +10,7 @@ from typing import Any
 import impls
 from harness.ablation import budgets, course, rates, seeds
 from harness.ablation import changes as fields
-from harness.ablation.arms import known_as, trained
+from harness.ablation.arms import disjoint, known_as, trained
 from harness.ablation.cells import PROTOCOL_VERSION, Cell, digest, probe
 from harness.ablation.changes import Changes
 from harness.ablation.companions import companion
@@ -129,6 +129,7 @@ def build(
             raise UsageError(f"--seeds {wanted_seeds}: give at least 1")
         if any(one.seeds != wanted_seeds for one in ablation.tasks):
             deviations.append(f"{wanted_seeds} seeds instead of {ablation.seeds}")
+        disjoint(ablation.arms, wanted_seeds)
     cells = []
     for one in ablation.tasks:
         if (only or {}).get("task") and one.task.name not in (only or {})["task"]:

@@ -29,9 +29,9 @@ params_sha256 attempt error_type error_msg started_at ended_at
 )
 """Keys of every row; null where nothing is known."""
 TRAINING = (
-    "impls/nets.py impls/training.py impls/net_params.py impls/batches.py "
-    "harness/ablation/train.py harness/ablation/course.py harness/ablation/losses.py "
-    "harness/ablation/seeds.py harness/tasks/draws.py"
+    "impls/nets.py impls/training.py impls/net_params.py impls/batches.py impls/snapshots.py "
+    "impls/beam.py impls/reference/philox.py harness/ablation/train.py harness/ablation/course.py "
+    "harness/ablation/losses.py harness/ablation/seeds.py harness/tasks/draws.py"
 ).split()
 """Files beside an implementation's own that a training runs; tasks have versions."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
-from harness.ablation.accuracy import Ablation
+from harness.ablation.accuracy import FINAL, Ablation
+from harness.ablation.rates import FINALISTS
 from harness.analysis import outcomes
 from harness.analysis.outcomes import FAILED, Arm, Subject
 from harness.files import Row
@@ -49,14 +51,21 @@ def _earlier(study: Ablation) -> Iterable[str]:
 
 
 def _few_tuned(study: Ablation) -> Iterable[str]:
-    """Arms whose learning rate was chosen on fewer tuning seeds than planned."""
+    """Arms whose learning rate was chosen on fewer tuning seeds than planned.
+
+    Of a runoff's rates it takes two to choose, so the second most tried one counts.
+    """
     planned = sum(study.plan.get(key) or 0 for key in ("tuning_seeds", "runoff_seeds"))
-    groups = dict[tuple[str, ...], set[int]]()
+    groups = dict[tuple[str, ...], Counter[float]]()
     for row in study.rows:
-        if row["role"] == "tune":
+        if row["role"] == "tune" and row["status"] in FINAL:
             place = tuple(str(row[key]) for key in ("impl", "task", "arm", "budget_mode"))
-            groups.setdefault(place, set()).add(int(row["seed"]))
-    few = [f"{task} {arm}" for (_, task, arm, _), seeds in groups.items() if len(seeds) < planned]
+            groups.setdefault(place, Counter())[row.get("learning_rate") or 0.0] += 1
+    few = [
+        f"{task} {arm}"
+        for (_, task, arm, _), tried in groups.items()
+        if min(number for _, number in tried.most_common(FINALISTS)) < planned
+    ]
     if few:
         names = listing(list(dict.fromkeys(few)), 8)
         yield f"Fewer than {count(planned, 'tuning seed')} chose the learning rate of {names}."
@@ -154,9 +163,8 @@ def _counted(status: str, role: str) -> str:
 
 def _reason(study: Ablation, status: str, rows: list[Row]) -> str:
     """Why trainings stopped that left no message: the rule, the steps and the losses."""
-    from harness.ablation.course import (
-        DIVERGED,
-    )  # what trains imports the implementations' contract
+    # What trains imports the implementations' contract.
+    from harness.ablation.course import DIVERGED
 
     rules = {
         "diverged": f"the validation loss rose above {DIVERGED:g} times its first value",

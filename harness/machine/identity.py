@@ -111,8 +111,8 @@ def framework_version(module: str) -> str | None:
         return metadata.version(names[0]) if names else None
 
 
-def source_hash(name: str) -> str:
-    """64 hexadecimal digits over everything of ours that an implementation runs.
+def source_files(name: str) -> list[Path]:
+    """Everything of ours that an implementation runs.
 
     That is its own folder (a foreign one's top package), the shared package of its framework,
     the folders that its card shares, the contract and the parameters, and what the parts of a
@@ -126,9 +126,13 @@ def source_hash(name: str) -> str:
     for folder in _shares(name):
         paths += _files(top / folder)
     card = _card(name)
-    paths += [top / "parts.py"] * bool(card and card.parts)
+    return paths + [top / "parts.py"] * bool(card and card.parts)
+
+
+def source_hash(name: str) -> str:
+    """64 hexadecimal digits over the names and contents of `source_files`."""
     total = hashlib.sha256()
-    for path in paths:
+    for path in source_files(name):
         content = path.read_bytes()
         total.update(f"{path.parent.name}/{path.name} {len(content)}\n".encode() + content)
     return total.hexdigest()

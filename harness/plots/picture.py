@@ -65,13 +65,16 @@ def forest(study: Ablation, path: str | Path) -> None:
     Raises:
         UsageError: no arm can be compared with the reference yet.
     """
-    told = findings.told_of(study, outcomes.subjects(study)[0]) if study.rows else []
+    first = outcomes.subjects(study)[0] if study.rows else None
+    told = findings.told_of(study, first) if first else []
     panels = ablation.by_task([one for one in told if one.result is not None])
     if not panels:
-        raise UsageError("--picture: this run has no arm to compare with its reference: train more")
+        raise UsageError(
+            "--picture: neither speedups nor arms beside a reference are recorded here"
+        )
     longest = max(map(len, panels.values()))
     with figure.drawing(3.75 * len(panels), 1.1 + 0.3 * longest) as canvas:
         every = canvas.subplots(1, len(panels), squeeze=False)[0]
         for axes, (task, made) in zip(every, panels.items(), strict=True):
-            ablation.draw(axes, made, task)
+            ablation.draw(axes, made, f"{task}, {first.name}" if first else task)
         canvas.savefig(path, format="png", dpi=DPI, facecolor="white", transparent=False)

@@ -24,7 +24,6 @@ ENGLISH = " ,-adefghilnorstuvwxyz"
 LONGEST = {"de": 65, "en": 73}
 ROUND = 16
 """Evaluation batches are as long as their longest sequence, rounded up to this."""
-VERSION = 2
 
 
 def hashed(numbers: np.ndarray) -> np.ndarray:
