@@ -66,7 +66,7 @@ def test_the_core_alone_equals_the_oracle(dtype, stack, lengths):
 def test_the_core_runs_onednn_on_a_cpu_with_and_without_lengths(kind, lengths):
     session = CoreSession(impls.get(NAME).core(), LAYER, parameters(LAYER), Placement())
     prepared = session.prepare(work(LAYER, kind, lengths=lengths))
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         prepared()
     assert "aten::mkldnn_rnn_layer" in {event.key for event in profile.key_averages()}
 
@@ -133,7 +133,7 @@ def test_the_second_bias_stays_zero_and_training_goes_on():
 
 def test_without_lengths_a_cpu_runs_onednn():
     prepared = load(NAME, LAYER, parameters(LAYER)).prepare(work(LAYER, "forward"))
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         prepared()
     assert "aten::mkldnn_rnn_layer" in {event.key for event in profile.key_averages()}
 

@@ -183,7 +183,7 @@ static XLA_FFI_Error* run_call(XLA_FFI_CallFrame* frame, const How& how, double 
 
 // Attributes are sorted by name: expectation, how.
 static XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, bool back) {
-  for (XLA_FFI_Extension_Base* found = frame->extension_start; found; found = found->next) {
+  for (auto* found = frame->extension_start; found; found = found->next) {
     if (found->type != XLA_FFI_Extension_Metadata) continue;
     XLA_FFI_Metadata* metadata = ((XLA_FFI_Metadata_Extension*)found)->metadata;
     metadata->api_version.major_version = XLA_FFI_API_MAJOR;
