@@ -181,6 +181,7 @@ def run(
     from harness.report import lacking
 
     profile = profile_option or profile
+    after_timing.check(profile)
     parts = ("equivalence", "speed")
     code = run_profile(profile, out, budget, only or [], repair=repair, parts=parts, again=again)
     if code != 130:

@@ -3,13 +3,15 @@
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from harness import report
+from harness import config, report
 from harness.ablation import accuracy, after_timing, slots
 from harness.analysis import deviations, outcomes
+from harness.cli import main
 from tests.ablating import K1, ablate, rows, use_fakes, written
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops workers by Linux signals")
@@ -208,6 +210,15 @@ def test_equal_seconds_are_as_many_steps_as_were_calibrated_once(tmp_path, monke
     assert found["k1", "wall"]["contrast"] == "secondary"
     assert ablate(file, out, "--seeds", "1") == 0
     assert len(rows(out)) == 3, "it was calibrated again"
+
+
+def test_a_profile_of_an_unknown_ablation_is_refused_before_anything_is_timed(tmp_path, capsys):
+    smoke = Path(config.__file__).parent / "configs" / "smoke.toml"
+    mine, out = tmp_path / "mine.toml", tmp_path / "run"
+    mine.write_text(smoke.read_text().replace("[profile]", '[profile]\nablation = "qick"', 1))
+    assert main(["run", str(mine), "--out", str(out)]) == 2
+    assert "did you mean 'quick'" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_speed_profile_trains_its_ablation_in_its_own_folder_by_what_is_there(

@@ -31,6 +31,21 @@ def by_status(rows):
     return found
 
 
+def test_the_suite_of_the_readme_passes_for_the_example_of_the_readme(tmp_path):
+    """What `prepare` does not offer is skipped, with its reason; nothing fails."""
+    readme = (FOREIGN.parent.parent / "README.md").read_text(encoding="utf-8")
+    (suite,) = [b for b in readme.split("```python\n") if "parametrize_with_checks" in b]
+    (tmp_path / "test_mine.py").write_text(suite.split("```")[0])
+    path = os.pathsep.join([str(FOREIGN), str(FOREIGN.parent.parent)])
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "test_mine.py"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout
+    assert "20 passed, 4 skipped" in told.stdout
+    assert "minigru has no train_step and no variable lengths" in told.stdout
+
+
 def test_names_list_the_entry_points_of_an_installed_package():
     code = "import impls, sys; print(*impls.names()); sys.exit('torch' in sys.modules)"
     root = str(Path(impls.__file__).parents[1])

@@ -14,6 +14,17 @@ from harness.progress import Progress
 FALLBACKS = ("torch_eager", "jax_native", "jax_scan")
 
 
+def check(profile_name: str) -> None:
+    """Look at the profile's ablation before hours of timing are spent.
+
+    Raises:
+        UsageError: the profile, or the ablation that it names, is unknown or wrong.
+    """
+    profile = load_profile(profile_name)
+    if profile.ablation is not None:
+        load_ablation(profile.ablation)
+
+
 def train(profile_name: str, out: Path | None, *, repair: bool) -> int:
     """Train the profile's ablation in the profile's run folder; the exit code, 0 without one.
 

@@ -107,7 +107,8 @@ class _Coordinator:
                 break
             self._end(slots.wait())
             done = sum(self.outcome.statuses.values())
-            self.progress.sitting(self._words(), done, max(total, done + 1), self._left_s())
+            if self.running:
+                self.progress.sitting(self._words(), done, max(total, done + 1), self._left_s())
         self.outcome.interrupted = stop.requested
         if not stop.requested:
             self._skip()
@@ -247,4 +248,4 @@ class _Coordinator:
         )
 
     def _words(self) -> str:
-        return ", ".join(dict.fromkeys(self.running.values())) or "done"
+        return ", ".join(dict.fromkeys(self.running.values()))
