@@ -21,12 +21,13 @@ CHROMIUM = next(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("recorded") / "run")
 
 
-@pytest.fixture(scope="module")
+# Of the session: a worker that steals tests comes back to this module, and rendering takes 45 s.
+@pytest.fixture(scope="session")
 def site(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("html")
     report.render(write_floor_run(out.parent / "floor-run"), out, ["floor"])
@@ -40,7 +41,7 @@ def site(run, tmp_path_factory):
     return index.parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pages(site):
     return {name: (site / f"{name}.html").read_text(encoding="utf-8") for name in PAGES}
 
