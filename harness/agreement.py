@@ -16,7 +16,7 @@ import numpy as np
 
 import impls
 from harness.conformance.check import Measured, worst
-from harness.conformance.runner import SCHEMA_VERSION
+from harness.conformance.runner import row_of
 from harness.conformance.tolerances import TRAINING
 from harness.lessons import PERIOD, Lesson, lessons
 from impls import net_params
@@ -158,19 +158,5 @@ def _verdict(name: str, courses: dict[str, Course], frameworks: dict[str, str], 
 def _row(card: Implementation, lesson: Lesson, placement: Placement) -> Row:
     core = lesson.net.core
     spec = f"{core.family} {core.pooling}, {lesson.net.inputs}, {lesson.net.head}"
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "record": "equivalence",
-        "impl": card.name,
-        "family": card.family,
-        "device": placement.device,
-        "dtype": placement.dtype,
-        "check": CHECK,
-        "claim": CLAIM,
-        "case": lesson.name,
-        "spec": f"{spec}, {lesson.optimiser.algorithm}, {lesson.steps} steps",
-        "against": None,
-        "quantity": None,
-        "error": None,
-        "tolerance": None,
-    }
+    told = (lesson.name, f"{spec}, {lesson.optimiser.algorithm}, {lesson.steps} steps")
+    return row_of(card, placement, (CHECK, CLAIM), told) | {"against": None}

@@ -5,15 +5,14 @@ The checks of `harness.conformance` ask layers; these ask a trainer, and take lo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from time import perf_counter
 from typing import Any, cast
 
 import impls
 from harness.agreement import Lesson, agreement, lessons
-from harness.conformance import NETWORK_CHECKS, ConformanceError, Measured, NetworkCheck
-from harness.conformance.runner import SCHEMA_VERSION
+from harness.conformance import NETWORK_CHECKS, ConformanceError, NetworkCheck
+from harness.conformance.runner import row_of
 from impls.contract import Dtype, Implementation, ModelSpec, Placement, SpecError
 from impls.training import framework_of
 
@@ -76,29 +75,9 @@ def _checked(card: Implementation, check: NetworkCheck, placement: Placement) ->
             measured = check(card, placement)
         except ConformanceError as error:
             measured, status, message = error.measured, "failed", str(error)
-    return _row(card, check, placement, measured) | {
+    asked, about = (check.name, check.claim), ("network", "a network around the core")
+    return row_of(card, placement, asked, about, measured) | {
         "status": status,
         "message": message or "",
         "seconds": perf_counter() - started,
-    }
-
-
-def _row(
-    card: Implementation, check: NetworkCheck, placement: Placement, measured: Measured | None
-) -> Row:
-    error = None if measured is None else measured.error
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "record": "equivalence",
-        "impl": card.name,
-        "family": card.family,
-        "device": placement.device,
-        "dtype": placement.dtype,
-        "check": check.name,
-        "claim": check.claim,
-        "case": "network",
-        "spec": "a network around the core",
-        "quantity": None if measured is None else measured.quantity,
-        "error": error if error is not None and math.isfinite(error) else None,
-        "tolerance": None if measured is None else measured.tolerance,
     }

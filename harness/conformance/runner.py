@@ -75,6 +75,36 @@ def _checked(
     return row
 
 
+def row_of(
+    card: Implementation,
+    placement: Placement | None,
+    check: tuple[str | None, str | None],
+    case: tuple[str | None, str | None],
+    measured: Measured | None = None,
+) -> dict[str, Any]:
+    """A row of equivalence.jsonl without status, message and seconds.
+
+    Args:
+        check: its name and its claim; case: its name and the spec in words.
+    """
+    error = None if measured is None else measured.error
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "record": "equivalence",
+        "impl": card.name,
+        "family": card.family,
+        "device": None if placement is None else placement.device,
+        "dtype": None if placement is None else placement.dtype,
+        "check": check[0],
+        "claim": check[1],
+        "case": case[0],
+        "spec": case[1],
+        "quantity": None if measured is None else measured.quantity,
+        "error": error if error is not None and math.isfinite(error) else None,
+        "tolerance": None if measured is None else measured.tolerance,
+    }
+
+
 def _row(
     card: Implementation,
     placement: Placement | None,
@@ -84,22 +114,7 @@ def _row(
     message: str,
     measured: Measured | None = None,
 ) -> dict[str, Any]:
-    error = None if measured is None else measured.error
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "record": "equivalence",
-        "impl": card.name,
-        "family": card.family,
-        "device": None if placement is None else placement.device,
-        "dtype": None if placement is None else placement.dtype,
-        "check": None if check is None else check.name,
-        "claim": None if check is None else check.claim,
-        "case": None if case is None else case.name,
-        "spec": None if case is None else case.label(),
-        "quantity": None if measured is None else measured.quantity,
-        "error": error if error is not None and math.isfinite(error) else None,
-        "tolerance": None if measured is None else measured.tolerance,
-        "status": status,
-        "message": message,
-        "seconds": 0.0,
-    }
+    asked = (None, None) if check is None else (check.name, check.claim)
+    about = (None, None) if case is None else (case.name, case.label())
+    told = {"status": status, "message": message, "seconds": 0.0}
+    return row_of(card, placement, asked, about, measured) | told
